@@ -1,0 +1,4 @@
+//! The `leanresnet` command-line tool.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,7 @@
+//! Lean convolutional residual networks that are fast on ordinary CPUs, to run and to train.
+
+#[cfg(feature = "train")]
+pub mod data;
+pub mod error;
+
+pub use error::{Error, ErrorKind, Result};
