@@ -1,7 +1,17 @@
 //! Lean convolutional residual networks that are fast on ordinary CPUs, to run and to train.
 
+mod conv;
 #[cfg(feature = "train")]
 pub mod data;
+mod dispatch;
 pub mod error;
+mod ffi;
+pub mod isa;
+mod kernel;
+mod named_enum;
+mod portable;
+pub mod stencil;
 
 pub use error::{Error, ErrorKind, Result};
+pub use isa::Isa;
+pub use stencil::Stencil;
