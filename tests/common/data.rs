@@ -5,16 +5,16 @@
 const EXACT: usize = 1 << 24;
 
 /// The SplitMix64 generator (Steele, Lea, Flood 2014).
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// A generator that repeats for equal seeds.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Random(seed)
     }
 
     /// 64 random bits.
-    pub fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,19 +23,19 @@ impl Random {
     }
 
     /// An integer below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         ((u128::from(self.bits()) * limit as u128) >> 64) as usize
     }
 
     /// Uniform in [-1, 1), a multiple of 2^-52.
-    pub fn signed(&mut self) -> f64 {
+    pub(crate) fn signed(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
     }
 }
 
 /// The largest `m`, at most 1000, such that `terms` products of integers up to `m` plus integers up to `others` in total
 /// (bias, residual) stay exact in `f32`, whatever the order: `terms * m * m + others <= 2^24`.
-pub fn exact_maximum(terms: usize, others: usize) -> usize {
+pub(crate) fn exact_maximum(terms: usize, others: usize) -> usize {
     let room = EXACT.checked_sub(others).expect("bias and residual alone exceed 2^24") / terms.max(1);
     let maximum = room.isqrt().min(1000);
     assert!(maximum > 0, "{terms} terms leave no room for exact products");
@@ -44,7 +44,7 @@ pub fn exact_maximum(terms: usize, others: usize) -> usize {
 
 /// Integers of magnitude 1 to `maximum`: shuffled runs in which no value occurs twice, so that a wrong tap, channel or
 /// stride changes the result.
-pub fn integers(seed: u64, count: usize, maximum: usize) -> Vec<f32> {
+pub(crate) fn integers(seed: u64, count: usize, maximum: usize) -> Vec<f32> {
     let mut random = Random::new(seed);
     let mut run: Vec<f32> = (1..=maximum).flat_map(|value| [value as f32, -(value as f32)]).collect();
     let mut values = Vec::with_capacity(count + run.len());
@@ -59,13 +59,13 @@ pub fn integers(seed: u64, count: usize, maximum: usize) -> Vec<f32> {
 }
 
 /// Uniform in [-1, 1).
-pub fn uniform(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn uniform(seed: u64, count: usize) -> Vec<f32> {
     let mut random = Random::new(seed);
     (0..count).map(|_| random.signed() as f32).collect()
 }
 
 /// Magnitudes whose logarithm is uniform between 2^-20 and 2^20, of random sign.
-pub fn log_uniform(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn log_uniform(seed: u64, count: usize) -> Vec<f32> {
     let mut random = Random::new(seed);
     let magnitude = |random: &mut Random| libm::exp2(20.0 * random.signed());
     (0..count).map(|_| (magnitude(&mut random) * random.signed().signum()) as f32).collect()
@@ -74,7 +74,7 @@ pub fn log_uniform(seed: u64, count: usize) -> Vec<f32> {
 /// Neighbours that nearly cancel: `v, -v (1 - 2^-12 r), ...` with `v` and `r` uniform in [-1, 1).
 ///
 /// Against [`equal_pairs`] as weights, sums over channels lose about twelve bits.
-pub fn cancelling_pairs(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn cancelling_pairs(seed: u64, count: usize) -> Vec<f32> {
     let mut random = Random::new(seed);
     let mut pair = || {
         let value = random.signed();
@@ -86,6 +86,6 @@ pub fn cancelling_pairs(seed: u64, count: usize) -> Vec<f32> {
 }
 
 /// Values uniform in [-1, 1), each twice in a row.
-pub fn equal_pairs(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn equal_pairs(seed: u64, count: usize) -> Vec<f32> {
     uniform(seed, count.div_ceil(2)).into_iter().flat_map(|value| [value, value]).take(count).collect()
 }

@@ -6,11 +6,11 @@
 use std::ops::{Deref, DerefMut};
 
 /// A signalling NaN that no computation produces: what fresh payloads and the memory beside them hold.
-pub const CANARY: u32 = 0x7fa5_5aa5;
+pub(crate) const CANARY: u32 = 0x7fa5_5aa5;
 
 /// The side on which the payload touches memory without access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edge {
+pub(crate) enum Edge {
     /// The payload's last byte is the last accessible one.
     End,
     /// The payload's first byte is the first accessible one.
@@ -18,10 +18,10 @@ pub enum Edge {
 }
 
 /// Both edges: run every kernel once with each.
-pub const EDGES: [Edge; 2] = [Edge::End, Edge::Start];
+pub(crate) const EDGES: [Edge; 2] = [Edge::End, Edge::Start];
 
 /// A slice of `f32` flush against inaccessible memory, filled with [`CANARY`] at first.
-pub struct GuardedBuffer {
+pub(crate) struct GuardedBuffer {
     memory: memory::Mapping,
     /// Floats of accessible memory before the payload.
     before: usize,
@@ -30,7 +30,7 @@ pub struct GuardedBuffer {
 
 impl GuardedBuffer {
     /// `len` canaries, flush against `edge`.
-    pub fn new(len: usize, edge: Edge) -> Self {
+    pub(crate) fn new(len: usize, edge: Edge) -> Self {
         let memory = memory::Mapping::new(len);
         let before = match edge {
             Edge::End => memory.floats().len() - memory::TRAILING - len,
@@ -40,14 +40,14 @@ impl GuardedBuffer {
     }
 
     /// A copy of `values`, flush against `edge`.
-    pub fn from_slice(values: &[f32], edge: Edge) -> Self {
+    pub(crate) fn from_slice(values: &[f32], edge: Edge) -> Self {
         let mut buffer = Self::new(values.len(), edge);
         buffer.copy_from_slice(values);
         buffer
     }
 
     /// An error if accessible memory beside the payload was written.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let floats = self.memory.floats();
         let payload = self.before..self.before + self.len;
         let damaged = (0..floats.len()).find(|index| !payload.contains(index) && floats[*index].to_bits() != CANARY);
@@ -79,7 +79,7 @@ impl DerefMut for GuardedBuffer {
 
 /// Whether reading the float at `offset` from the start of `buffer` kills the process; tried in a child.
 #[cfg(unix)]
-pub fn reading_kills(buffer: &GuardedBuffer, offset: isize) -> bool {
+pub(crate) fn reading_kills(buffer: &GuardedBuffer, offset: isize) -> bool {
     let address = buffer.as_ptr().wrapping_offset(offset);
     // SAFETY: the child only lowers its own core limit, reads one float (it may die of that: the point of the test) and
     // exits without running anything of the parent's; all three are safe after a fork of a process with threads.
@@ -106,12 +106,12 @@ mod memory {
     use std::ptr::NonNull;
 
     /// Accessible floats that always precede the payload.
-    pub const LEADING: usize = 0;
+    pub(crate) const LEADING: usize = 0;
     /// Accessible floats that always follow the payload.
-    pub const TRAILING: usize = 0;
+    pub(crate) const TRAILING: usize = 0;
 
     /// Pages of canaries between two pages without access.
-    pub struct Mapping {
+    pub(crate) struct Mapping {
         base: NonNull<u8>,
         page: usize,
         accessible: usize,
@@ -124,7 +124,7 @@ mod memory {
 
     impl Mapping {
         /// Whole pages for at least `len` floats.
-        pub fn new(len: usize) -> Self {
+        pub(crate) fn new(len: usize) -> Self {
             // SAFETY: asks for a constant of the system.
             let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
             let accessible = (len * size_of::<f32>()).next_multiple_of(page).max(page);
@@ -135,22 +135,21 @@ mod memory {
             let base = NonNull::new(base.cast::<u8>()).expect("the system maps no page at 0");
             let mut mapping = Mapping { base, page, accessible };
             // SAFETY: the range is page-aligned and inside the mapping above.
-            let status = unsafe {
-                libc::mprotect(mapping.start().cast().as_ptr(), accessible, libc::PROT_READ | libc::PROT_WRITE)
-            };
+            let status =
+                unsafe { libc::mprotect(mapping.start().cast().as_ptr(), accessible, libc::PROT_READ | libc::PROT_WRITE) };
             assert_eq!(status, 0, "cannot open memory: {}", std::io::Error::last_os_error());
             mapping.floats_mut().fill(f32::from_bits(CANARY));
             mapping
         }
 
         /// All accessible memory.
-        pub fn floats(&self) -> &[f32] {
+        pub(crate) fn floats(&self) -> &[f32] {
             // SAFETY: readable, initialised (by the system, then by canaries), page-aligned, borrowed from `self`.
             unsafe { std::slice::from_raw_parts(self.start().as_ptr(), self.accessible / size_of::<f32>()) }
         }
 
         /// All accessible memory.
-        pub fn floats_mut(&mut self) -> &mut [f32] {
+        pub(crate) fn floats_mut(&mut self) -> &mut [f32] {
             // SAFETY: as in `floats`; writable, and `self` is borrowed exclusively.
             unsafe { std::slice::from_raw_parts_mut(self.start().as_ptr(), self.accessible / size_of::<f32>()) }
         }
@@ -174,26 +173,26 @@ mod memory {
     use super::CANARY;
 
     /// Accessible floats that always precede the payload.
-    pub const LEADING: usize = 1024;
+    pub(crate) const LEADING: usize = 1024;
     /// Accessible floats that always follow the payload.
-    pub const TRAILING: usize = 1024;
+    pub(crate) const TRAILING: usize = 1024;
 
     /// The payload between canaries.
-    pub struct Mapping(Vec<f32>);
+    pub(crate) struct Mapping(Vec<f32>);
 
     impl Mapping {
         /// Room for `len` floats and the canaries.
-        pub fn new(len: usize) -> Self {
+        pub(crate) fn new(len: usize) -> Self {
             Mapping(vec![f32::from_bits(CANARY); LEADING + len + TRAILING])
         }
 
         /// Payload and canaries.
-        pub fn floats(&self) -> &[f32] {
+        pub(crate) fn floats(&self) -> &[f32] {
             &self.0
         }
 
         /// Payload and canaries.
-        pub fn floats_mut(&mut self) -> &mut [f32] {
+        pub(crate) fn floats_mut(&mut self) -> &mut [f32] {
             &mut self.0
         }
     }

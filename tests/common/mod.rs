@@ -3,7 +3,7 @@
 //! A test file uses it by `mod common;`.
 #![allow(dead_code, reason = "every test file compiles the harness and uses its own part of it")]
 
-pub mod data;
-pub mod guard;
-pub mod shapes;
-pub mod tolerance;
+pub(crate) mod data;
+pub(crate) mod guard;
+pub(crate) mod shapes;
+pub(crate) mod tolerance;

@@ -3,17 +3,17 @@
 
 /// What a kernel computes at once.
 #[derive(Clone, Copy, Debug)]
-pub struct Tile {
+pub(crate) struct Tile {
     /// Numbers in one vector.
-    pub lanes: usize,
+    pub(crate) lanes: usize,
     /// Output pixels (MR).
-    pub pixels: usize,
+    pub(crate) pixels: usize,
     /// Output channels (NR).
-    pub channels: usize,
+    pub(crate) channels: usize,
 }
 
 /// Channel counts around the vector and around one and two panels.
-pub fn channel_counts(tile: Tile) -> Vec<usize> {
+pub(crate) fn channel_counts(tile: Tile) -> Vec<usize> {
     let Tile { lanes, channels, .. } = tile;
     sorted(vec![
         1,
@@ -29,7 +29,7 @@ pub fn channel_counts(tile: Tile) -> Vec<usize> {
 
 /// `(height, width)`: a single pixel, single rows and columns around one and two tiles, and small images whose rows or whose
 /// whole size end just before, at and just after a tile.
-pub fn image_sizes(tile: Tile) -> Vec<(usize, usize)> {
+pub(crate) fn image_sizes(tile: Tile) -> Vec<(usize, usize)> {
     let around = |size: usize| [size.saturating_sub(1), size, size + 1];
     let mut sizes = vec![(1, 1), (2, 2), (3, 3), (5, 7)];
     for length in around(tile.pixels).into_iter().chain(around(2 * tile.pixels)) {
@@ -48,7 +48,7 @@ pub fn image_sizes(tile: Tile) -> Vec<(usize, usize)> {
 }
 
 /// `(height, width, channels)`: every image size with every channel count.
-pub fn shapes(tile: Tile) -> Vec<(usize, usize, usize)> {
+pub(crate) fn shapes(tile: Tile) -> Vec<(usize, usize, usize)> {
     let counts = channel_counts(tile);
     image_sizes(tile).into_iter().flat_map(|(height, width)| counts.iter().map(move |&c| (height, width, c))).collect()
 }

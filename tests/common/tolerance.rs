@@ -10,7 +10,7 @@ const UNIT: f64 = 1.0 / (1 << 24) as f64;
 const UNDERFLOW: f64 = f32::MIN_POSITIVE as f64 * UNIT;
 
 /// `gamma_m = m u / (1 - m u)`: the relative error that `m` roundings in a row can build up (Higham 2002, lemma 3.1).
-pub fn gamma(roundings: usize) -> f64 {
+pub(crate) fn gamma(roundings: usize) -> f64 {
     let product = roundings as f64 * UNIT;
     assert!(product < 0.5, "{roundings} roundings in a row have no useful bound");
     product / (1.0 - product)
@@ -18,17 +18,17 @@ pub fn gamma(roundings: usize) -> f64 {
 
 /// The bound of rule T1 on `|computed - exact|` for a sum of `terms` products whose absolute values add up to `magnitude`,
 /// where no term passes more than `roundings` roundings.
-pub fn bound(magnitude: f64, terms: usize, roundings: usize) -> f64 {
+pub(crate) fn bound(magnitude: f64, terms: usize, roundings: usize) -> f64 {
     gamma(roundings) * magnitude + terms as f64 * UNDERFLOW
 }
 
 /// What an operator computed, for messages.
 #[derive(Clone, Copy, Debug)]
-pub struct Case<'a> {
+pub(crate) struct Case<'a> {
     /// The kernel's or operator's name, with whatever else identifies the run.
-    pub kernel: &'a str,
+    pub(crate) kernel: &'a str,
     /// Extents of the compared tensor, outermost first.
-    pub shape: &'a [usize],
+    pub(crate) shape: &'a [usize],
 }
 
 impl Case<'_> {
@@ -48,19 +48,22 @@ impl Case<'_> {
 
 /// The index along each extent of `shape` of a row-major element.
 fn coordinates(element: usize, shape: &[usize]) -> Vec<usize> {
+    let mut indices = vec![0; shape.len()];
     let mut rest = element;
-    let mut indices: Vec<usize> = shape.iter().rev().map(|&extent| std::mem::replace(&mut rest, rest / extent) % extent).collect();
-    indices.reverse();
+    for (index, &extent) in indices.iter_mut().zip(shape).rev() {
+        *index = rest % extent;
+        rest /= extent;
+    }
     indices
 }
 
 /// Whether two values have the same bits, where all NaN count as one value.
-pub fn same_bits(a: f32, b: f32) -> bool {
+pub(crate) fn same_bits(a: f32, b: f32) -> bool {
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
 /// An error at the first element whose bits differ, where all NaN count as one value.
-pub fn compare_bits(case: Case, actual: &[f32], expected: &[f32]) -> Result<(), String> {
+pub(crate) fn compare_bits(case: Case, actual: &[f32], expected: &[f32]) -> Result<(), String> {
     case.check_lengths(actual.len(), expected.len())?;
     match actual.iter().zip(expected).position(|(&a, &b)| !same_bits(a, b)) {
         None => Ok(()),
@@ -74,27 +77,26 @@ pub fn compare_bits(case: Case, actual: &[f32], expected: &[f32]) -> Result<(), 
 
 /// What rule T1 compares with: the same sums in `f64`, and how many terms and roundings `f32` spends on each.
 #[derive(Clone, Copy, Debug)]
-pub struct Exact<'a> {
+pub(crate) struct Exact<'a> {
     /// The exact results, from the oracle's `f64` instance on the same inputs.
-    pub values: &'a [f64],
+    pub(crate) values: &'a [f64],
     /// The sums of the terms' absolute values: the oracle on the absolute values of inputs, weights and bias.
-    pub magnitudes: &'a [f64],
+    pub(crate) magnitudes: &'a [f64],
     /// Terms of one sum.
-    pub terms: usize,
+    pub(crate) terms: usize,
     /// The most roundings that a term passes; `terms + 1` for one chain.
-    pub roundings: usize,
+    pub(crate) roundings: usize,
 }
 
 /// An error at the first element outside [`bound`], else the largest fraction of its bound that an error took.
-pub fn compare_within_bound(case: Case, actual: &[f32], exact: &Exact) -> Result<f64, String> {
+pub(crate) fn compare_within_bound(case: Case, actual: &[f32], exact: &Exact) -> Result<f64, String> {
     case.check_lengths(actual.len(), exact.values.len())?;
     case.check_lengths(actual.len(), exact.magnitudes.len())?;
     let mut worst = 0.0_f64;
     for (element, &value) in actual.iter().enumerate() {
         let allowed = bound(exact.magnitudes[element], exact.terms, exact.roundings);
         let error = (f64::from(value) - exact.values[element]).abs();
-        // Written so that NaN fails.
-        if !(error <= allowed) {
+        if error > allowed || error.is_nan() {
             let detail = format!(", error {error:e}, bound {allowed:e}");
             return Err(case.difference(element, value, exact.values[element], &detail));
         }
@@ -106,11 +108,11 @@ pub fn compare_within_bound(case: Case, actual: &[f32], exact: &Exact) -> Result
 }
 
 /// The same values in `f64`.
-pub fn widened(values: &[f32]) -> Vec<f64> {
+pub(crate) fn widened(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
 /// The absolute values in `f64`.
-pub fn magnitudes(values: &[f32]) -> Vec<f64> {
+pub(crate) fn magnitudes(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value).abs()).collect()
 }
