@@ -6,10 +6,15 @@ pub mod data;
 mod dispatch;
 pub mod error;
 mod ffi;
+#[cfg(feature = "__internals")]
+#[doc(hidden)]
+pub mod internals;
 pub mod isa;
 mod kernel;
 mod named_enum;
 mod portable;
+#[cfg(feature = "__internals")]
+mod reference;
 pub mod stencil;
 
 pub use error::{Error, ErrorKind, Result};
