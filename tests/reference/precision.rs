@@ -6,40 +6,98 @@ use crate::common::shapes::{Tile, shapes};
 use crate::common::tolerance::{Case, Exact, compare_bits, compare_within_bound, magnitudes, widened};
 use crate::samples::{BOX9, CROSS4, CROSS5};
 use leanresnet::internals::reference::{
-    DenseWeights, Epilogue, LeanWeights, Shape, batch_norm, batch_statistics, dense_forward, lean_forward,
+    DenseWeights, Epilogue, HeadWeights, LeanWeights, Shape, average_pool, batch_norm, batch_statistics, dense_forward,
+    global_average_pool, head_data_gradient, head_forward, lean_forward,
 };
 
 fn one_channel(taps: &[(i8, i8)], spatial: &[f32], pointwise: f32, bias: f32) -> LeanWeights<f32> {
     LeanWeights { taps: taps.to_vec(), spatial: spatial.to_vec(), pointwise: vec![pointwise], bias: vec![bias] }
 }
 
+/// The pixel in the middle of a 3x3 image: N, W, C, E, S, then all channels of the pixel itself.
 #[test]
 fn lean_sums_are_one_chain_of_fused_multiply_adds() {
-    let (x, shape) = (uniform(1, 18), Shape::new(1, 3, 3, 2));
-    let weights = LeanWeights { taps: CROSS5.to_vec(), spatial: uniform(2, 10), pointwise: uniform(3, 4), bias: uniform(4, 2) };
+    const C: usize = 16;
+    let (x, shape) = (uniform(1, 9 * C), Shape::new(1, 3, 3, C));
+    let (spatial, pointwise, bias) = (uniform(2, 5 * C), uniform(3, C * C), uniform(4, C));
+    let weights = LeanWeights { taps: CROSS5.to_vec(), spatial, pointwise, bias };
     let y = lean_forward(&x, shape, &weights, &Epilogue::default());
-    // Channel 1 of the pixel in the middle: N, W, C, E, S, then both channels of the pixel itself.
-    let mut sum = weights.bias[1];
-    for (pixel, tap) in [(1, 0), (3, 1), (4, 2), (5, 3), (7, 4)] {
-        sum = x[2 * pixel + 1].mul_add(weights.spatial[2 * tap + 1], sum);
+    for channel in 0..C {
+        let mut sum = weights.bias[channel];
+        for (pixel, tap) in [(1, 0), (3, 1), (4, 2), (5, 3), (7, 4)] {
+            sum = x[pixel * C + channel].mul_add(weights.spatial[tap * C + channel], sum);
+        }
+        for k in 0..C {
+            sum = x[4 * C + k].mul_add(weights.pointwise[channel * C + k], sum);
+        }
+        assert_eq!(y[4 * C + channel].to_bits(), sum.to_bits());
     }
-    sum = x[8].mul_add(weights.pointwise[2], sum);
-    sum = x[9].mul_add(weights.pointwise[3], sum);
-    assert_eq!(y[9].to_bits(), sum.to_bits());
+}
+
+/// The pixel in the middle of a 3x3 image: its neighbours row by row, of each all inputs.
+#[test]
+fn dense_sums_run_over_rows_columns_inputs() {
+    const C: usize = 4;
+    const OUTPUTS: usize = 16;
+    let (x, shape) = (uniform(1, 9 * C), Shape::new(1, 3, 3, C));
+    let (weight, bias) = (uniform(2, OUTPUTS * C * 9), uniform(3, OUTPUTS));
+    let weights = DenseWeights { kernel: 3, stride: 1, inputs: C, outputs: OUTPUTS, weight, bias };
+    let y = dense_forward(&x, shape, &weights, &Epilogue::default());
+    for output in 0..OUTPUTS {
+        let mut sum = weights.bias[output];
+        for (pixel, input) in (0..9).flat_map(|pixel| (0..C).map(move |input| (pixel, input))) {
+            sum = x[pixel * C + input].mul_add(weights.weight[(output * C + input) * 9 + pixel], sum);
+        }
+        assert_eq!(y[4 * OUTPUTS + output].to_bits(), sum.to_bits());
+    }
 }
 
 #[test]
-fn dense_sums_run_over_rows_columns_inputs() {
-    let (x, shape) = (uniform(1, 18), Shape::new(1, 3, 3, 2));
-    let weights = DenseWeights { kernel: 3, stride: 1, inputs: 2, outputs: 1, weight: uniform(2, 18), bias: uniform(3, 1) };
-    let y = dense_forward(&x, shape, &weights, &Epilogue::default());
-    let mut sum = weights.bias[0];
-    for pixel in 0..9 {
-        for input in 0..2 {
-            sum = x[2 * pixel + input].mul_add(weights.weight[9 * input + pixel], sum);
-        }
+fn head_sums_run_over_channels_and_their_gradients_over_classes() {
+    const WIDTH: usize = 20;
+    const CLASSES: usize = 16;
+    let weights = HeadWeights { weight: uniform(1, CLASSES * WIDTH), bias: uniform(2, CLASSES) };
+    let (x, dy) = (uniform(3, WIDTH), uniform(4, CLASSES));
+    let chain =
+        |start: f32, products: &mut dyn Iterator<Item = (f32, f32)>| products.fold(start, |sum, (a, b)| a.mul_add(b, sum));
+    let y = head_forward(&x, &weights);
+    for j in 0..CLASSES {
+        let sum = chain(weights.bias[j], &mut (0..WIDTH).map(|k| (x[k], weights.weight[j * WIDTH + k])));
+        assert_eq!(y[j].to_bits(), sum.to_bits());
     }
-    assert_eq!(y[4].to_bits(), sum.to_bits());
+    let dx = head_data_gradient(&dy, &weights);
+    for k in 0..WIDTH {
+        let sum = chain(0.0, &mut (0..CLASSES).map(|j| (dy[j], weights.weight[j * WIDTH + k])));
+        assert_eq!(dx[k].to_bits(), sum.to_bits());
+    }
+}
+
+#[test]
+fn pools_add_in_pixel_order_and_multiply_once() {
+    const W: usize = 32;
+    let x = uniform(1, W * W);
+    let (y, _) = average_pool(&x, Shape::new(1, W, W, 1));
+    for (row, column) in (0..W / 2).flat_map(|row| (0..W / 2).map(move |column| (row, column))) {
+        let corner = 2 * row * W + 2 * column;
+        let expected = (x[corner] + x[corner + 1] + x[corner + W] + x[corner + W + 1]) * 0.25;
+        assert_eq!(y[row * (W / 2) + column].to_bits(), expected.to_bits());
+    }
+    for pixels in 1..=64 {
+        let sum = x[..pixels].iter().fold(0.0, |sum: f32, value| sum + value);
+        let expected = sum * (1.0 / pixels as f32);
+        assert_eq!(global_average_pool(&x[..pixels], Shape::new(1, 1, pixels, 1))[0].to_bits(), expected.to_bits());
+    }
+}
+
+#[test]
+fn the_epilogue_rounds_after_its_multiply_add_and_after_the_residual() {
+    let (x, residual, scale, shift) = (uniform(1, 64), uniform(2, 64), uniform(3, 1), uniform(4, 1));
+    let epilogue = Epilogue { scale_shift: Some((&scale, &shift)), residual: Some(&residual), relu: false };
+    let y = lean_forward(&x, Shape::new(1, 8, 8, 1), &one_channel(&[], &[], 1.0, 0.0), &epilogue);
+    for pixel in 0..64 {
+        let expected = x[pixel].mul_add(scale[0], shift[0]) + residual[pixel];
+        assert_eq!(y[pixel].to_bits(), expected.to_bits());
+    }
 }
 
 #[test]
