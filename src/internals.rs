@@ -4,3 +4,16 @@
 pub mod reference {
     pub use crate::reference::*;
 }
+
+/// Packed weights.
+pub use crate::conv::pack;
+/// The rows that were compiled.
+pub use crate::ffi::compiled;
+/// The tables of kernels.
+pub mod dispatch {
+    pub use crate::dispatch::*;
+}
+/// Kernels behind safe calls.
+pub mod kernel {
+    pub use crate::kernel::{conv, elementwise, gradient, rows};
+}

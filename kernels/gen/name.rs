@@ -38,8 +38,17 @@ pub fn format(row: &Row) -> String {
     format!("lean_{}_f32_{}{spatial}_{tile}", row.op, row.isa)
 }
 
-/// The fields of a name: op, isa, spatial, tile. `None` if the grammar does not accept it.
-pub fn parse(name: &str) -> Option<(&str, &str, Option<&str>, (usize, usize))> {
+/// What a name says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fields<'a> {
+    pub op: &'a str,
+    pub isa: &'a str,
+    pub spatial: Option<&'a str>,
+    pub tile: (usize, usize),
+}
+
+/// The fields of a name; `None` if the grammar does not accept it.
+pub fn parse(name: &str) -> Option<Fields<'_>> {
     let mut words = name.split('_');
     let mut next = || words.next();
     if next()? != "lean" {
@@ -60,12 +69,11 @@ pub fn parse(name: &str) -> Option<(&str, &str, Option<&str>, (usize, usize))> {
         }
         word = next()?;
     }
-    let tile = match word.strip_prefix('v') {
-        Some(lanes) => (0, lanes.parse().ok()?),
-        None => {
-            let (rows, columns) = word.split_once('x')?;
-            (rows.parse().ok().filter(|rows| *rows > 0)?, columns.parse().ok()?)
-        }
+    let tile = if let Some(lanes) = word.strip_prefix('v') {
+        (0, lanes.parse().ok()?)
+    } else {
+        let (rows, columns) = word.split_once('x')?;
+        (rows.parse().ok().filter(|rows| *rows > 0)?, columns.parse().ok()?)
     };
-    if next().is_some() { None } else { Some((op, isa, spatial, tile)) }
+    if next().is_some() { None } else { Some(Fields { op, isa, spatial, tile }) }
 }

@@ -33,7 +33,7 @@ fn check(row: &Row) -> Result<(), String> {
         if !(1..=16).contains(&rows) {
             return Err("a tile has 1 to 16 rows (four quads)".into());
         }
-        if columns % isa.lanes != 0 || PANEL % columns != 0 {
+        if !columns.is_multiple_of(isa.lanes) || !PANEL.is_multiple_of(columns) {
             return Err(format!("columns must be a multiple of {} lanes that divides a panel of {PANEL}", isa.lanes));
         }
         // Accumulators, one row of weights, and one operand: a broadcast, or a quad of x per pixel where lanes are multiplied.

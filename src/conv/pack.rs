@@ -39,6 +39,7 @@ fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, 
 /// The weights of one convolution, packed: matrix, stencil (lean only), bias, and the optional scale and shift of the epilogue.
 #[derive(Clone, Debug)]
 pub struct PackedWeights {
+    /// The stencil of a lean convolution; `None` for a dense one.
     pub stencil_kind: Option<Stencil>,
     /// Kernel rows of a dense convolution; 1 for the matrix of a lean one.
     pub rows: usize,
@@ -46,9 +47,13 @@ pub struct PackedWeights {
     pub row_length: usize,
     /// Output channels.
     pub channels: usize,
+    /// [panel][kernel row x row length][32].
     pub matrix: Aligned,
+    /// [panel][tap][32].
     pub stencil: Aligned,
+    /// [panel][32].
     pub bias: Aligned,
+    /// The epilogue's scale and shift, [panel][32] each.
     pub scale: Option<(Aligned, Aligned)>,
 }
 
@@ -121,6 +126,9 @@ impl PackedWeights {
     /// Packs the part of a dense convolution's transpose that computes the data gradient at input rows = `phase_row` and columns =
     /// `phase_column` modulo `stride`: the taps that reach them, turned, with inputs and outputs exchanged.
     /// See [`phase_taps`] for the gradient's rows and columns that it reads.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the weight has another length.
     pub fn dense_phase(
         (inputs, outputs, side, stride): (usize, usize, usize, usize),
         (phase_row, phase_column): (usize, usize),
@@ -139,6 +147,9 @@ impl PackedWeights {
     }
 
     /// Sets the bias; an empty slice means zeros.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the bias has another length.
     pub fn set_bias(&mut self, bias: &[f32]) -> Result<()> {
         if bias.is_empty() {
             self.bias.fill(0.0);

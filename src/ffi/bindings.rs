@@ -1,5 +1,5 @@
 //! Bindings of `kernels/include/lean_abi.h`, as bindgen writes them (feature `buildtime-bindgen` compares).
-#![allow(missing_docs, reason = "documented in lean_abi.h")]
+#![allow(missing_docs, dead_code, reason = "documented in lean_abi.h; Rust needs not all of it")]
 
 pub const LEAN_PANEL: u32 = 32;
 pub const LEAN_FROM_OUTPUT: u32 = 1;

@@ -37,4 +37,10 @@ pub(crate) enum Function {
     Elementwise(unsafe extern "C" fn(*const LeanElementwiseArgs)),
 }
 
+/// The names of all compiled kernels with their tiers, in the registry's order.
+#[cfg(feature = "__internals")]
+pub fn compiled() -> impl Iterator<Item = (Isa, &'static str)> {
+    KERNELS.iter().map(|kernel| (kernel.isa, kernel.name))
+}
+
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));

@@ -192,7 +192,7 @@ fn run_end(call: &ConvCall<'_>, h: usize) -> usize {
         return h + 1;
     }
     // A whole image never wraps; in a ring, three input rows follow an output row.
-    let wraps = |layout: &Layout, h: usize| layout.ring < call.height && (h + 1) % layout.ring == 0;
+    let wraps = |layout: &Layout, h: usize| layout.ring < call.height && (h + 1).is_multiple_of(layout.ring);
     let mut end = h + 1;
     while end < call.rows.end {
         let last = end - 1;
@@ -241,19 +241,15 @@ impl Edges {
 
     /// The pixels whose tap (dy, dx) lies outside the image.
     fn outside(&self, dy: i8, dx: i8) -> u64 {
-        let horizontal = if dx < 0 {
-            self.left
-        } else if dx > 0 {
-            self.right
-        } else {
-            0
+        let horizontal = match dx {
+            ..0 => self.left,
+            0 => 0,
+            1.. => self.right,
         };
-        let vertical = if dy < 0 {
-            self.top
-        } else if dy > 0 {
-            self.bottom
-        } else {
-            0
+        let vertical = match dy {
+            ..0 => self.top,
+            0 => 0,
+            1.. => self.bottom,
         };
         horizontal | vertical
     }

@@ -25,11 +25,15 @@ pub struct Elementwise {
 /// The numbers of one step of stochastic gradient descent with momentum (Sutskever et al. 2013; PyTorch's form).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MomentumStep {
+    /// Length of the step.
     pub learning_rate: f32,
+    /// Share of the velocity that is kept.
     pub momentum: f32,
+    /// Times the weight, added to the gradient.
     pub weight_decay: f32,
     /// Multiplies the gradient first: clipping.
     pub gradient_factor: f32,
+    /// Look ahead by one momentum step.
     pub nesterov: bool,
 }
 
@@ -61,7 +65,7 @@ fn flag(set: bool, flag: u32) -> u64 {
 
 /// Pixels in `length` values of `channels` each.
 fn pixels(length: usize, channels: usize) -> usize {
-    assert!(channels > 0 && length % channels == 0, "{length} values are no whole pixels of {channels} channels");
+    assert!(channels > 0 && length.is_multiple_of(channels), "{length} values are no whole pixels of {channels} channels");
     length / channels
 }
 

@@ -94,5 +94,5 @@ fn add(a: &Panel, acc: &mut Panel) {
 
 /// `x < 0 ? +0 : x`: keeps NaN and -0.
 pub(super) fn relu(x: f32x8) -> f32x8 {
-    x.simd_lt(f32x8::ZERO).blend(f32x8::ZERO, x)
+    x.simd_lt(f32x8::ZERO).select(f32x8::ZERO, x)
 }
