@@ -3,5 +3,11 @@
 #[cfg(feature = "train")]
 pub mod data;
 pub mod error;
+mod io;
+mod named_enum;
+pub mod net;
+mod stencil;
 
 pub use error::{Error, ErrorKind, Result};
+pub use net::{Model, Network};
+pub use stencil::Stencil;
