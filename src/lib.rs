@@ -9,14 +9,18 @@ mod ffi;
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
 pub mod internals;
+mod io;
 pub mod isa;
 mod kernel;
 mod named_enum;
+pub mod net;
 mod portable;
+mod random;
 #[cfg(feature = "__internals")]
 mod reference;
 pub mod stencil;
 
 pub use error::{Error, ErrorKind, Result};
 pub use isa::Isa;
+pub use net::{Model, Network};
 pub use stencil::Stencil;
