@@ -6,6 +6,7 @@ pub mod error;
 mod io;
 mod named_enum;
 pub mod net;
+mod random;
 mod stencil;
 
 pub use error::{Error, ErrorKind, Result};

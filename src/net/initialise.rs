@@ -11,7 +11,7 @@ use crate::random::{Purpose, Random};
 pub(crate) fn initial_values(spec: &ParameterSpec, seed: u64, position: usize) -> Vec<f32> {
     let mut random = Random::keyed(seed, Purpose::Weights, position as u64, 0);
     let count = spec.values();
-    let mut normal = |gain: f64| {
+    let normal = |gain: f64| {
         let deviation = (gain / spec.fan_in as f64).sqrt() as f32;
         move || random.normal() * deviation
     };
@@ -69,6 +69,19 @@ mod tests {
         for (index, value) in values.iter().enumerate() {
             assert_eq!(*value != 0.0, [1, 3, 4, 5, 7].contains(&(index % 9)), "{index}");
         }
+    }
+
+    /// Trained models depend on these numbers: a change here is a change of behaviour.
+    #[test]
+    fn values_do_not_change() {
+        let specs = parameters(&Network::preset("small").unwrap());
+        let first = |name: &str| {
+            let position = specs.iter().position(|spec| spec.name == name).unwrap();
+            let values = initial_values(&specs[position], 1, position);
+            [values[1].to_bits(), values[values.len() - 2].to_bits()]
+        };
+        let values = ["stem.conv.weight", "stages.1.0.conv1.spatial.weight", "head.weight"].map(first);
+        assert_eq!(values, [[0x3E3C_9A84, 0xBE16_2B2C], [0xBC29_37AD, 0x3D34_AA96], [0x3E05_BF6D, 0x3D24_032D]]);
     }
 
     #[test]
