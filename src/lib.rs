@@ -3,6 +3,12 @@
 #[cfg(feature = "train")]
 pub mod data;
 pub mod error;
+mod io;
+mod named_enum;
+pub mod net;
 mod random;
+mod stencil;
 
 pub use error::{Error, ErrorKind, Result};
+pub use net::{Model, Network};
+pub use stencil::Stencil;
