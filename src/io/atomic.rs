@@ -35,7 +35,7 @@ pub(crate) fn write<'a>(path: &Path, chunks: impl IntoIterator<Item = &'a [u8]>)
 }
 
 /// Makes the rename itself durable, where folders can be synchronised at all.
-fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
