@@ -17,6 +17,9 @@ use crate::io::container::{self, StoredTensor};
 /// The version of this crate, as checkpoints note it.
 pub(super) const CRATE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// More steps than any run has; counting on from there cannot overflow.
+const MOST_STEPS: u64 = 1 << 53;
+
 /// All of the state that is not a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -124,8 +127,11 @@ fn check_record(record: &Record, source_name: &str) -> Result<()> {
     let steps = progress.train_images.map(|_| progress.steps_per_epoch(train.batch)).transpose();
     match steps {
         Ok(None) if progress.step == 0 => Ok(()),
-        Ok(Some(steps)) if progress.position <= steps => Ok(()),
-        _ => wrong("position", "a step of the epoch".to_owned(), progress.position.to_string()),
+        Ok(Some(steps)) if progress.position <= steps && (progress.position..MOST_STEPS).contains(&progress.step) => Ok(()),
+        _ => {
+            let got = format!("step {} of the run, {} of the epoch", progress.step, progress.position);
+            wrong("position", "a step of the run and of the epoch".to_owned(), got)
+        }
     }
 }
 
@@ -205,6 +211,8 @@ mod tests {
             (change(&|c| c.record.seed = 7), "seed"),
             (change(&|c| c.record.progress.epoch = 1), "results"),
             (change(&|c| c.record.progress.position = 9), "position"),
+            (change(&|c| c.record.progress.step = 2), "position"),
+            (change(&|c| c.record.progress.step = u64::MAX), "position"),
             (change(&|c| c.record.progress.train_images = Some(0)), "position"),
             (change(&|c| c.record.progress.train_images = None), "position"),
             (change(&|c| c.record.config.train.batch = 0), "train.batch"),

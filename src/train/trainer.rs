@@ -159,8 +159,11 @@ impl Trainer {
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss or the gradient is not finite: the weights are then those before the step.
-    /// [`Error::Invalid`] if the size of the training set is not known; the errors of the executor.
+    /// [`Error::Invalid`] if the size of the training set is not known, [`Error::Shape`] for an empty batch; the errors of the executor.
     pub fn step(&mut self, batch: &Batch<'_>) -> Result<StepReport> {
+        if batch.labels.is_empty() {
+            return Err(Error::shape("batch", "at least one image", 0));
+        }
         let train = &self.config.train;
         let steps_per_epoch = self.progress.steps_per_epoch(train.batch)?;
         if self.progress.position >= steps_per_epoch {
@@ -285,3 +288,10 @@ impl Trainer {
         Ok(())
     }
 }
+
+const _: () = {
+    const fn assert_send<T: Send>() {}
+    const fn assert_send_and_sync<T: Send + Sync>() {}
+    assert_send::<Trainer>();
+    assert_send_and_sync::<RunConfig>();
+};

@@ -371,6 +371,7 @@ fn steps_of_the_callers_own() {
     assert!(matches!(trainer.evaluate(&images(5, 1)), Err(Error::Invalid { .. })));
     let bad = [SoftLabel::hard(3)];
     assert!(trainer.step(&Batch { images: &pixels[..32], labels: &bad }).is_err());
+    assert!(matches!(trainer.step(&Batch { images: &[], labels: &[] }), Err(Error::Shape { .. })));
 }
 
 #[test]
