@@ -22,6 +22,8 @@ mod validate;
 
 pub use architecture::{Block, BlockForm, Connection, ConnectionForm, Norm, Operator, Stage, Stem, StemPool};
 pub use builder::NetworkBuilder;
+#[cfg(feature = "train")]
+pub(crate) use config_file::syntax_error;
 pub use import::{ImportReport, import};
 pub use layers::{LayerSummary, layers};
 pub use mismatch::Misshaped;
