@@ -24,5 +24,5 @@ pub mod stencil;
 pub use error::{Error, ErrorKind, Result};
 pub use exec::pool::{Pool, default_threads};
 pub use isa::Isa;
-pub use net::{Model, Network};
+pub use net::{Images, Logits, Model, Network, Session};
 pub use stencil::Stencil;
