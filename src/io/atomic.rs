@@ -44,7 +44,7 @@ fn create_beside(path: &Path, folder: &Path) -> std::io::Result<(PathBuf, File)>
 }
 
 /// Makes the rename itself durable, where folders can be synchronised at all.
-fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
