@@ -1,9 +1,9 @@
 //! Writing a file so that readers, also after a crash, see the old content or the new, never a part.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -20,18 +20,48 @@ pub(crate) fn write<'a>(path: &Path, chunks: impl IntoIterator<Item = &'a [u8]>)
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".partial");
-    // Temporary files are private by default; this one becomes an ordinary file, with what the user's mask leaves of 0666.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(failed)?;
-    for chunk in chunks {
-        file.write_all(chunk).map_err(failed)?;
-    }
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+    let mut partial = PartialFile::beside(path, folder).map_err(failed)?;
+    chunks.into_iter().try_for_each(|chunk| partial.file.write_all(chunk)).map_err(failed)?;
+    partial.file.sync_all().map_err(failed)?;
+    partial.rename(path).map_err(failed)?;
     synchronise_folder(folder).map_err(failed)
+}
+
+/// A file that is removed when it goes out of scope, also by a panic, unless it got its final name.
+struct PartialFile {
+    file: File,
+    path: PathBuf,
+    is_renamed: bool,
+}
+
+impl PartialFile {
+    /// A new file beside `path` under a name that nobody uses: two writers never share one.
+    fn beside(path: &Path, folder: &Path) -> std::io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        for attempt in 0..1000 {
+            let path = folder.join(format!(".{name}.{}.{attempt}.partial", std::process::id()));
+            match File::create_new(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                created => return created.map(|file| Self { file, path, is_renamed: false }),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    fn rename(&mut self, path: &Path) -> std::io::Result<()> {
+        fs::rename(&self.path, path)?;
+        self.is_renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.is_renamed {
+            // What failed is reported already; that the rest could not be removed either would not help anybody.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Makes the rename itself durable, where folders can be synchronised at all.
@@ -42,7 +72,6 @@ fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> =
