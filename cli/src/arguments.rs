@@ -9,14 +9,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::answer::Output;
 use crate::failure::Failure;
-use crate::verbs::{completions, import, summary};
+use crate::verbs::{completions, eval, import, predict, summary, train};
 
 /// Trains, evaluates and measures lean residual networks on CPUs.
 ///
 /// stdout has the answer, stderr progress and messages.
 /// Exit codes: 0 done; 1 the system failed; 2 usage; 3 bad data or model; 4 training diverged; 130 and 143 interrupted.
 #[derive(Parser)]
-#[command(name = "leanresnet", version, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "leanresnet", version, after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     pub global: GlobalOptions,
@@ -29,6 +29,12 @@ const EXAMPLES: &str = "Examples:
   leanresnet train --data cifar10 --data-dir DIR       train on CIFAR-10
   leanresnet eval runs/small-synthetic-1               how good it is
   leanresnet doctor                                    what this machine and this build can do";
+
+const TRAIN_EXAMPLES: &str = "Examples:
+  leanresnet train
+  leanresnet train --data cifar10 --data-dir cifar-10-batches-bin --validation 5000
+  leanresnet train --config runs/small-cifar10-1/config.toml --set network.block.stencil=box9 --lr 0.2
+  leanresnet train --resume runs/small-cifar10-1 --epochs 30";
 
 /// Options of every verb. A flag goes before the environment, that before a file, that before a preset.
 #[derive(Args, Clone, Debug)]
@@ -73,6 +79,20 @@ pub enum Verb {
     /// List the layers of a network with their sizes and costs
     #[command(after_help = "Example: leanresnet summary --preset base --batch 8")]
     Summary(summary::Options),
+    /// Train a network, or go on with a run
+    ///
+    /// Without arguments: the network `small` on the built-in data. A new folder under runs/ holds configuration, results per
+    /// epoch, curves, model and checkpoints. SIGINT (Ctrl-C) and SIGTERM save after the step; a second one leaves at once.
+    #[command(after_help = TRAIN_EXAMPLES)]
+    Train(Box<train::Options>),
+    /// Judge a model by the test images of a data set
+    #[command(after_help = "Example: leanresnet eval runs/small-cifar10-1 --data-dir cifar-10-batches-bin")]
+    Eval(eval::Options),
+    /// Show what a model sees in pictures, or write its outputs for an array of images
+    #[command(after_help = "Examples:
+  leanresnet predict runs/small-synthetic-1 picture.png --top 3
+  leanresnet predict base.safetensors --input x.npy --output y.npy")]
+    Predict(predict::Options),
     /// Make a model file from the state dict of another program (safetensors)
     #[command(after_help = "Example: leanresnet import state_dict.safetensors --preset base -o base.safetensors")]
     Import(import::Options),
@@ -87,6 +107,9 @@ impl Verb {
         match self {
             Verb::Doctor => "doctor",
             Verb::Summary(_) => "summary",
+            Verb::Train(_) => "train",
+            Verb::Eval(_) => "eval",
+            Verb::Predict(_) => "predict",
             Verb::Import(_) => "import",
             Verb::Completions(_) => "completions",
         }

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use leanresnet::{Error, ErrorKind};
 
+use crate::answer::Output;
+use crate::interrupt::Interrupt;
+
 /// What a verb returns: the exit code of the process, or why there is none.
 pub type Outcome = Result<u8, Failure>;
 
@@ -176,6 +179,13 @@ fn folder_of(path: &Path) -> &Path {
 
 fn nearest_existing(path: &Path) -> &Path {
     path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."))
+}
+
+/// Says on stderr that a signal ended the verb, and what is left of its work; gives the exit code.
+pub fn interrupted(output: &Output, interrupt: &Interrupt, left: &str) -> u8 {
+    let Some(signal) = interrupt.received() else { return 0 };
+    output.note(&format!("interrupted by {}: {left}", signal.name()));
+    signal.exit_code()
 }
 
 /// A message in the form that all errors have.

@@ -7,12 +7,20 @@ mod answer;
 mod arguments;
 mod configuration;
 mod context;
+mod curves;
+mod data_source;
+mod evaluate;
 mod failure;
+mod interrupt;
 mod machine;
 mod model_source;
 mod network_source;
+mod npy;
+mod picture;
+mod progress;
 mod table;
 mod verbs;
+mod whole_file;
 
 use std::process::ExitCode;
 
@@ -39,6 +47,9 @@ fn run(arguments: Arguments, output: &Output) -> Outcome {
     match arguments.verb {
         Verb::Doctor => verbs::doctor::run(&context),
         Verb::Summary(options) => verbs::summary::run(&context, &options),
+        Verb::Train(options) => verbs::train::run(&context, &options),
+        Verb::Eval(options) => verbs::eval::run(&context, &options),
+        Verb::Predict(options) => verbs::predict::run(&context, &options),
         Verb::Import(options) => verbs::import::run(&context, &options),
         Verb::Completions(options) => verbs::completions::run(&options),
     }

@@ -2,5 +2,8 @@
 
 pub mod completions;
 pub mod doctor;
+pub mod eval;
 pub mod import;
+pub mod predict;
 pub mod summary;
+pub mod train;
