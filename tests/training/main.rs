@@ -9,7 +9,8 @@ use std::time::Duration;
 use leanresnet::data::{Augmentation, DataConfig, InMemory, SoftLabel};
 use leanresnet::train::{
     Batch, EpochMetrics, EpochReport, FitOptions, FitReport, Observer, ResumeReport, RunConfig, RunFolder, ScheduleConfig,
-    Silent, StateKind, StepReport, StopReason, TrainConfig, Trainer, config_of_checkpoint, model_of_checkpoint,
+    Silent, StateKind, StepReport, StopReason, TrainConfig, Trainer, average_decay, clip_factor, config_of_checkpoint,
+    learning_rate, model_of_checkpoint,
 };
 use leanresnet::{Error, Model, Network, Result};
 
@@ -153,6 +154,31 @@ fn a_whole_run_learns_and_leaves_its_files() {
     let expected =
         ["best.safetensors", "config.toml", "last.ckpt", "last.safetensors", "metrics.jsonl", "previous.ckpt", "timing.jsonl"];
     assert_eq!(names, expected);
+}
+
+#[test]
+fn updates_and_results_are_those_of_the_steps() {
+    let config = config();
+    let executor = SoftmaxLinear::new(&config);
+    let asked = executor.asked.clone();
+    let mut trainer = Trainer::with_executor(config.clone(), Box::new(executor)).unwrap();
+    let mut recorder = Recorder::default();
+    trainer.fit(&images(IMAGES, 1), None, &mut recorder).unwrap();
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), recorder.steps.len());
+    for (step, (update, report)) in asked.iter().zip(&recorder.steps).enumerate() {
+        assert_eq!(update.learning_rate, learning_rate(&config.train.schedule, step as u64, STEPS, EPOCHS));
+        assert_eq!(update.learning_rate, report.learning_rate);
+        assert_eq!(update.gradient_scale, clip_factor(config.train.clip_norm, report.gradient_norm));
+        assert_eq!(update.average_decay, Some(average_decay(config.train.ema, step as u64)));
+    }
+    assert!(asked.iter().any(|update| update.gradient_scale < 1.0), "the clipping is not tested");
+    for (metrics, steps) in recorder.epochs.iter().zip(recorder.steps.chunks(STEPS as usize)) {
+        let loss: f64 = steps.iter().map(|step| step.loss * step.images as f64).sum();
+        assert!((metrics.train_loss - loss / IMAGES as f64).abs() < 1e-12);
+        assert_eq!(metrics.train_top1, steps.iter().map(|step| step.correct).sum::<u64>() as f64 / IMAGES as f64);
+        assert_eq!((metrics.step, metrics.learning_rate), (steps[5].step + 1, steps[5].learning_rate));
+    }
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! Weight, bias and running mean are the network's `head.weight`, `head.bias` and `stem.norm.running_mean`, for images with as many
 //! values as the network is wide; its other tensors are carried along.
 
+use std::sync::{Arc, Mutex};
+
 use leanresnet::data::SoftLabel;
 use leanresnet::net::{ParameterSpec, parameters};
 use leanresnet::train::{
@@ -48,6 +50,8 @@ pub(crate) struct SoftmaxLinear {
     /// The bias becomes infinite in the update after so many.
     pub(crate) poisoned_after: Option<u64>,
     pub(crate) isa: &'static str,
+    /// What the trainer asked for, step by step.
+    pub(crate) asked: Arc<Mutex<Vec<Update>>>,
 }
 
 impl SoftmaxLinear {
@@ -71,6 +75,7 @@ impl SoftmaxLinear {
             updates: 0,
             poisoned_after: None,
             isa: "portable",
+            asked: Arc::default(),
         }
     }
 
@@ -126,6 +131,7 @@ impl Executor for SoftmaxLinear {
     }
 
     fn update(&mut self, update: &Update) -> Result<()> {
+        self.asked.lock().unwrap().push(*update);
         for parameter in &mut self.parameters {
             let decay = if parameter.name == "head.weight" { self.weight_decay } else { 0.0 };
             let gradients = parameter.gradient.iter().zip(&mut parameter.momentum);
