@@ -48,12 +48,12 @@ pub struct GlobalOptions {
     /// More messages
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub verbose: bool,
-    /// Number of threads, 0 for as many as there are cores [env: LEANRESNET_NUM_THREADS]
-    #[arg(long, global = true, value_name = "N", help_heading = "Global options")]
-    pub threads: Option<usize>,
-    /// Instruction set: portable, avx2, avx512 or neon [env: LEANRESNET_ISA] [default: the best]
-    #[arg(long, global = true, value_name = "TIER", help_heading = "Global options")]
-    pub isa: Option<String>,
+    /// Number of threads, 0 for as many as there are cores; a list for bench [env: LEANRESNET_NUM_THREADS]
+    #[arg(long, global = true, value_name = "N", value_delimiter = ',', help_heading = "Global options")]
+    pub threads: Vec<usize>,
+    /// Instruction set: portable, avx2, avx512 or neon; a list for bench [env: LEANRESNET_ISA] [default: the best]
+    #[arg(long, global = true, value_name = "TIER", value_delimiter = ',', help_heading = "Global options")]
+    pub isa: Vec<String>,
     /// How progress is shown; auto is a bar on a terminal and plain lines elsewhere
     #[arg(long, global = true, value_name = "KIND", default_value = "auto", help_heading = "Global options")]
     pub progress: ProgressKind,
