@@ -39,7 +39,8 @@ pub(crate) fn lean(subject: &Subject) -> Result<(), String> {
 
 pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
     let wide = subject.tile.pixels + 1;
-    let problems = [((1, 1), (4, wide), (67, 33)), ((1, 2), (7, 5), (9, 70)), ((3, 1), (5, 4), (5, 40)), ((7, 4), (9, wide), (3, 64))];
+    let problems =
+        [((1, 1), (4, wide), (67, 33)), ((1, 2), (7, 5), (9, 70)), ((3, 1), (5, 4), (5, 40)), ((7, 4), (9, wide), (3, 64))];
     for (index, (geometry, image, channels)) in thinned(problems.to_vec(), 2).into_iter().enumerate() {
         let fill = if geometry.0 == 1 { Fill::Uniform } else { Fill::Exact };
         for (finish, with_k) in [(Finish { scale: false, added: Added::Rows, relu: true }, true), (Finish::number(11), false)] {

@@ -45,7 +45,9 @@ fn dense_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<I
     list.extend(counts.iter().map(|&count| ((1, 2), (5, 4), (count + 1, count))));
     // Every count of pixels that a tile can have, for whole tiles of channels and for the vectors after them.
     let channels = 2 * subject.tile.channels - 1;
-    list.extend((1..=subject.tile.pixels).flat_map(|pixels| [((1, 1), (pixels, 1), (7, channels)), ((3, 1), (1, pixels), (2, channels))]));
+    list.extend(
+        (1..=subject.tile.pixels).flat_map(|pixels| [((1, 1), (pixels, 1), (7, channels)), ((3, 1), (1, pixels), (2, channels))]),
+    );
     let list: Vec<_> = thinned(list, 7).into_iter().step_by(step).collect();
     let problem = move |(index, (geometry, image, channels))| {
         Convolution::dense(geometry, image, channels, Finish::number(index), fill, index as u64)

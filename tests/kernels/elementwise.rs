@@ -67,7 +67,12 @@ fn within(subject: &Subject, problem: &Problem, actual: &Outputs<f32>) -> Result
 }
 
 /// The bits of values and sums, where all NaN count as one value.
-pub(crate) fn compare(subject: &Subject, problem: &Problem, actual: &Outputs<f32>, expected: &Outputs<f32>) -> Result<(), String> {
+pub(crate) fn compare(
+    subject: &Subject,
+    problem: &Problem,
+    actual: &Outputs<f32>,
+    expected: &Outputs<f32>,
+) -> Result<(), String> {
     let name = format!("{}: {}", subject.name, problem.describe());
     compare_bits(Case { kernel: &name, shape: &[expected.values.len()] }, &actual.values, &expected.values)?;
     let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::common::data::integers;
-use crate::common::guard::EDGES;
+use crate::common::guard::{EDGES, Edge};
 use crate::common::shapes::{channel_counts, image_sizes, thinned};
 use crate::common::tolerance::{Case, Exact, compare_bits, compare_within_bound, magnitudes, widened};
 use crate::convolution::title;
@@ -14,6 +14,7 @@ use leanresnet::Stencil;
 use leanresnet::internals::kernel::gradient::WeightGradientCall;
 use leanresnet::internals::pack::PANEL;
 use leanresnet::internals::reference::{LeanWeights, Real, dense_weight_gradients, lean_weight_gradients};
+use std::ops::Range;
 
 /// Every image size, with input and output channels around vectors, tiles and panels, as 1x1, dense and lean convolutions.
 fn matrix_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
@@ -68,6 +69,12 @@ pub(crate) fn oracle<T: Real>(problem: &Convolution, x: &[T], dy: &[T]) -> [Vec<
             [gradients.weight, Vec::new(), gradients.bias]
         }
     }
+}
+
+/// All rows, row by row, and in halves, each at another edge than the call before.
+fn parts(height: usize) -> [(Edge, Vec<Range<usize>>); 3] {
+    let rows = |size: usize| (0..height).step_by(size).map(|start| start..(start + size).min(height)).collect();
+    [(EDGES[1], rows(height)), (EDGES[0], rows(1)), (EDGES[1], rows(height.div_ceil(2)))]
 }
 
 /// Within the bound of a sum over all output pixels.
@@ -125,8 +132,7 @@ pub(crate) fn matrix_parts(subject: &Subject) -> Result<(), String> {
         let dy = output_gradient(&problem, Fill::Uniform);
         let height = problem.output().h;
         let whole = matrix(subject.kernels, &problem, &dy, EDGES[0], std::slice::from_ref(&(0..height)))?;
-        let rows: Vec<_> = (0..height).map(|row| row..row + 1).collect();
-        for (edge, parts) in [(EDGES[1], vec![0..height]), (EDGES[0], rows), (EDGES[1], vec![0..height / 2, height / 2..height])] {
+        for (edge, parts) in parts(height) {
             let actual = matrix(subject.kernels, &problem, &dy, edge, &parts)?;
             same(&format!("{} in parts {parts:?}", title(subject, &problem)), &actual, &whole)?;
         }
@@ -174,7 +180,8 @@ pub(crate) fn matrix_padding(subject: &Subject) -> Result<(), String> {
 pub(crate) fn stencil_exact(subject: &Subject) -> Result<(), String> {
     for (index, problem) in exact_problems(stencil_problems(subject, Fill::Exact, 1)).enumerate() {
         let dy = output_gradient(&problem, Fill::Exact);
-        let (spatial, bias) = stencil(subject.kernels, &problem, &dy, EDGES[index % 2], std::slice::from_ref(&(0..problem.input.h)))?;
+        let (spatial, bias) =
+            stencil(subject.kernels, &problem, &dy, EDGES[index % 2], std::slice::from_ref(&(0..problem.input.h)))?;
         let [_, expected_spatial, expected_bias] = oracle(&problem, &widened(&problem.x), &widened(&dy));
         for (actual, expected) in [(spatial, expected_spatial), (bias, expected_bias)] {
             same(&title(subject, &problem), &actual, &expected.iter().map(|&value| value as f32).collect::<Vec<_>>())?;
@@ -208,8 +215,7 @@ pub(crate) fn stencil_parts(subject: &Subject) -> Result<(), String> {
         let dy = output_gradient(&problem, Fill::Uniform);
         let height = problem.input.h;
         let whole = stencil(subject.kernels, &problem, &dy, EDGES[0], std::slice::from_ref(&(0..height)))?;
-        let rows: Vec<_> = (0..height).map(|row| row..row + 1).collect();
-        for (edge, parts) in [(EDGES[1], vec![0..height]), (EDGES[0], rows), (EDGES[1], vec![0..height / 2, height / 2..height])] {
+        for (edge, parts) in parts(height) {
             let (spatial, bias) = stencil(subject.kernels, &problem, &dy, edge, &parts)?;
             let name = format!("{} in parts {parts:?}", title(subject, &problem));
             same(&name, &spatial, &whole.0)?;

@@ -66,11 +66,9 @@ fn families(op: &str) -> &'static [(&'static str, Proof)] {
             ("special", special::stencil_gradient),
             ("parts", gradients::stencil_parts),
         ],
-        _ if operators::elementwise::WORDS.contains(&op) => &[
-            ("exact", elementwise::exact),
-            ("bound", elementwise::bound),
-            ("special", special::elementwise),
-        ],
+        _ if operators::elementwise::WORDS.contains(&op) => {
+            &[("exact", elementwise::exact), ("bound", elementwise::bound), ("special", special::elementwise)]
+        }
         _ => &[],
     }
 }

@@ -29,7 +29,13 @@ fn bands(height: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// A call of a lean convolution, whole panels, no epilogue.
-fn call<'a>(weights: &'a PackedWeights, x: Source<'a>, y: Target<'a>, rows: Range<usize>, (height, width): (usize, usize)) -> ConvCall<'a> {
+fn call<'a>(
+    weights: &'a PackedWeights,
+    x: Source<'a>,
+    y: Target<'a>,
+    rows: Range<usize>,
+    (height, width): (usize, usize),
+) -> ConvCall<'a> {
     ConvCall {
         weights,
         x,

@@ -105,7 +105,8 @@ fn zero_signs(subject: &Subject, problem: &Convolution) -> Result<(), String> {
 }
 
 pub(crate) fn weight_gradient(subject: &Subject) -> Result<(), String> {
-    let problem = Convolution::dense((1, 1), (2, 3), (subject.tile.pixels + 1, subject.tile.lanes + 1), Finish::NONE, Fill::Exact, 1);
+    let problem =
+        Convolution::dense((1, 1), (2, 3), (subject.tile.pixels + 1, subject.tile.lanes + 1), Finish::NONE, Fill::Exact, 1);
     let specials = |problem: &Convolution, dy: &[f32], edge| {
         let actual = gradients::matrix(subject.kernels, problem, dy, edge, from_ref(&(0..2)))?;
         let [expected, ..] = oracle(problem, &problem.x, dy);

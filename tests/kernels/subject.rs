@@ -37,7 +37,9 @@ impl Subject {
         let tile = Tile { lanes, pixels: rows.max(1), channels: columns };
         let subject = Self::new(name, row.op, row.isa.parse().map_err(text)?, row.spatial, tile)?;
         match subject.dispatched() {
-            Some(dispatched) if dispatched != subject.name => Err(format!("{} is dispatched instead of {}", dispatched, subject.name)),
+            Some(dispatched) if dispatched != subject.name => {
+                Err(format!("{} is dispatched instead of {}", dispatched, subject.name))
+            }
             _ => Ok(subject),
         }
     }

@@ -56,8 +56,7 @@ impl Problem {
         let sizes: &[usize] = match word {
             "normalize" => &[n, n, channels, channels],
             "statistics" => &[n, channels],
-            "gradientstatistics" => &[n, n, channels, channels, channels],
-            "normgradient" => &[n, n, channels, channels, channels],
+            "gradientstatistics" | "normgradient" => &[n, n, channels, channels, channels],
             "relugradient" | "momentum" => &[n, n, n],
             "accumulate" => &[n, n],
             "pool" => &[2 * Self::pool_row(pixels, channels) - SPARE * channels],

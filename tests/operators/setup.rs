@@ -130,12 +130,7 @@ fn input(problem: &Convolution, place: &Place) -> Rows {
 }
 
 /// `height` x `width` pixels of an image from (row, column) on, zeros where there is no image.
-pub(crate) fn padded_band(
-    x: &[f32],
-    image: Shape,
-    (height, width): (usize, usize),
-    (row, column): (isize, isize),
-) -> Vec<f32> {
+pub(crate) fn padded_band(x: &[f32], image: Shape, (height, width): (usize, usize), (row, column): (isize, isize)) -> Vec<f32> {
     let mut band = vec![0.0; height * width * image.c];
     for (at, pixel) in band.chunks_exact_mut(image.c).enumerate() {
         let (h, w) = ((at / width) as isize + row, (at % width) as isize + column);
