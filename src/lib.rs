@@ -3,5 +3,6 @@
 #[cfg(feature = "train")]
 pub mod data;
 pub mod error;
+mod random;
 
 pub use error::{Error, ErrorKind, Result};

@@ -1,6 +1,37 @@
 //! Data sets: readers for files that people have, a built-in generated set, and the way images become batches.
+//!
+//! - [`open()`] gives the data set that a [`DataConfig`] names.
+//! - [`cifar`] and [`idx`] read the binary files of CIFAR-10/100 and of the MNIST family, [`Synthetic`] needs no files.
+//! - [`InMemory`] holds images of the caller's own, [`Subset`] some images of another set, [`split_validation`] makes two of them.
+//! - [`Preprocess`] and [`Augmentation`] say how bytes become numbers; a [`BatchLoader`] does it, on all cores, and in a way
+//!   that depends on the seed only.
+//!
+//! Every reader treats its files as hostile: it answers with a typed error and never needs more memory than a stated bound.
+#![forbid(unsafe_code)]
 
-use crate::error::Result;
+mod augment;
+pub mod cifar;
+mod file;
+pub mod idx;
+mod loader;
+mod memory;
+mod open;
+mod preprocess;
+mod subset;
+mod synthetic;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+pub use augment::Augmentation;
+pub use loader::{BatchLoader, SoftLabel, epoch_order};
+pub use memory::InMemory;
+pub use open::{DataConfig, open};
+pub use preprocess::Preprocess;
+pub use subset::{Subset, split_validation};
+pub use synthetic::Synthetic;
 
 /// A labelled set of images of one size, held in memory or produced on demand.
 ///
@@ -23,4 +54,67 @@ pub trait Dataset: Send + Sync {
     fn image(&self, index: usize, pixels: &mut [u8]) -> Result<()>;
     /// The class of image `index`; `index < len()`.
     fn label(&self, index: usize) -> u32;
+}
+
+/// The part of a data set: images to learn from, or images to be judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// The training images.
+    Train,
+    /// The test images.
+    Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Split::Train => "train",
+            Split::Test => "test",
+        })
+    }
+}
+
+impl FromStr for Split {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "train" => Ok(Split::Train),
+            "test" => Ok(Split::Test),
+            _ => Err(Error::invalid("part of the data set", "train or test", format!("`{text}`"))),
+        }
+    }
+}
+
+/// Checks the arguments of [`Dataset::image`] against the data set.
+fn check_request(dataset: &dyn Dataset, index: usize, pixels: &[u8]) -> Result<()> {
+    if index >= dataset.len() {
+        return Err(Error::shape("image index", format!("less than {}", dataset.len()), index));
+    }
+    let [channels, height, width] = dataset.shape();
+    let expected = height * width * channels;
+    if pixels.len() != expected {
+        return Err(Error::shape("image buffer", format!("{height} x {width} x {channels} = {expected} bytes"), pixels.len()));
+    }
+    Ok(())
+}
+
+/// Names `0`, `1`, ... for classes that have no better ones.
+fn numbered_classes(count: usize) -> Vec<String> {
+    (0..count).map(|class| class.to_string()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_is_written_as_it_is_read() {
+        for split in [Split::Train, Split::Test] {
+            assert_eq!(split.to_string().parse::<Split>().unwrap(), split);
+        }
+        let error = "valid".parse::<Split>().unwrap_err();
+        assert!(matches!(error, Error::Invalid { .. }));
+        assert_eq!(error.to_string(), "part of the data set; expected train or test, got `valid`");
+    }
 }
