@@ -112,6 +112,7 @@ pub enum ErrorKind {
     Bug,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers hand over what they have: literals, numbers, formatted text")]
 impl Error {
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {

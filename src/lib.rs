@@ -1,8 +1,26 @@
 //! Lean convolutional residual networks that are fast on ordinary CPUs, to run and to train.
 
+mod conv;
 #[cfg(feature = "train")]
 pub mod data;
+mod dispatch;
 pub mod error;
+mod ffi;
+#[cfg(feature = "__internals")]
+#[doc(hidden)]
+pub mod internals;
+mod io;
+pub mod isa;
+mod kernel;
+mod named_enum;
+pub mod net;
+mod portable;
 mod random;
+#[cfg(feature = "__internals")]
+mod reference;
+pub mod stencil;
 
 pub use error::{Error, ErrorKind, Result};
+pub use isa::Isa;
+pub use net::{Model, Network};
+pub use stencil::Stencil;

@@ -1,0 +1,79 @@
+// Kernel names: a grammar, written once.
+//
+//   lean_<op>_<dtype>_<isa>[_<spatial>_s<stride>]_<tile>
+//
+// op       a word of OPS; also the name of the template's branch
+// dtype    f32
+// spatial  cross4 | cross5 | box9, for kernels specialised for a stencil; stride 1 is all there is so far
+// tile     <rows>x<columns> of the output block held in registers, or v<lanes> for kernels without a block
+//
+// File = symbol = row = test = bench id; the linker's symbol also carries the crate's version.
+
+use super::registry::Row;
+
+/// Every operator with its template's file.
+pub const OPS: &[(&str, &str)] = &[
+    ("fused", "conv.c.in"),
+    ("dense", "conv.c.in"),
+    ("weightgradient", "weightgradient.c.in"),
+    ("stencilgradient", "stencilgradient.c.in"),
+    ("normalize", "elementwise.c.in"),
+    ("statistics", "elementwise.c.in"),
+    ("gradientstatistics", "elementwise.c.in"),
+    ("normgradient", "elementwise.c.in"),
+    ("relugradient", "elementwise.c.in"),
+    ("accumulate", "elementwise.c.in"),
+    ("pool", "elementwise.c.in"),
+    ("unpool", "elementwise.c.in"),
+    ("globalpool", "elementwise.c.in"),
+    ("spread", "elementwise.c.in"),
+    ("momentum", "elementwise.c.in"),
+];
+
+/// The name of a row's kernel.
+pub fn format(row: &Row) -> String {
+    let spatial = row.spatial.map_or(String::new(), |spatial| format!("_{spatial}_s1"));
+    let (rows, columns) = row.tile;
+    let tile = if rows == 0 { format!("v{columns}") } else { format!("{rows}x{columns}") };
+    format!("lean_{}_f32_{}{spatial}_{tile}", row.op, row.isa)
+}
+
+/// What a name says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fields<'a> {
+    pub op: &'a str,
+    pub isa: &'a str,
+    pub spatial: Option<&'a str>,
+    pub tile: (usize, usize),
+}
+
+/// The fields of a name; `None` if the grammar does not accept it.
+pub fn parse(name: &str) -> Option<Fields<'_>> {
+    let mut words = name.split('_');
+    let mut next = || words.next();
+    if next()? != "lean" {
+        return None;
+    }
+    let op = next()?;
+    if !OPS.iter().any(|(word, _)| *word == op) || next()? != "f32" {
+        return None;
+    }
+    let isa = next()?;
+    super::isa::isa(isa)?;
+    let mut word = next()?;
+    let mut spatial = None;
+    if super::template::STENCILS.iter().any(|(stencil, _)| *stencil == word) {
+        spatial = Some(word);
+        if next()? != "s1" {
+            return None;
+        }
+        word = next()?;
+    }
+    let tile = if let Some(lanes) = word.strip_prefix('v') {
+        (0, lanes.parse().ok()?)
+    } else {
+        let (rows, columns) = word.split_once('x')?;
+        (rows.parse().ok().filter(|rows| *rows > 0)?, columns.parse().ok()?)
+    };
+    if next().is_some() { None } else { Some(Fields { op, isa, spatial, tile }) }
+}

@@ -1,0 +1,50 @@
+// What a row must satisfy before anything is rendered from it.
+
+use super::registry::Row;
+use super::{isa, name, template};
+
+/// Output channels of a packed panel (LEAN_PANEL of lean_abi.h).
+pub const PANEL: usize = 32;
+
+/// Checks all rows; the message names the row at fault.
+pub fn validate(rows: &[Row]) -> Result<(), String> {
+    for (index, row) in rows.iter().enumerate() {
+        let id = name::format(row);
+        check(row).map_err(|message| format!("kernels/registry.rs: {id}: {message}"))?;
+        if rows[..index].iter().any(|other| name::format(other) == id) {
+            return Err(format!("kernels/registry.rs: {id} stands there twice"));
+        }
+    }
+    Ok(())
+}
+
+fn check(row: &Row) -> Result<(), String> {
+    let isa = isa::isa(row.isa).ok_or("unknown instruction set")?;
+    let (_, template) = name::OPS.iter().find(|(op, _)| *op == row.op).ok_or("unknown operator")?;
+    let specialised = matches!(row.op, "fused" | "stencilgradient");
+    match row.spatial {
+        Some(stencil) if !template::STENCILS.iter().any(|(known, _)| *known == stencil) => return Err("unknown stencil".into()),
+        Some(_) if !specialised => return Err("this operator takes no stencil".into()),
+        None if specialised => return Err("this operator needs a stencil".into()),
+        _ => {}
+    }
+    let (rows, columns) = row.tile;
+    if matches!(*template, "conv.c.in" | "weightgradient.c.in") {
+        if !(1..=16).contains(&rows) {
+            return Err("a tile has 1 to 16 rows (four quads)".into());
+        }
+        if !columns.is_multiple_of(isa.lanes) || !PANEL.is_multiple_of(columns) {
+            return Err(format!("columns must be a multiple of {} lanes that divides a panel of {PANEL}", isa.lanes));
+        }
+        // Accumulators, one row of weights, and one operand: a broadcast, or a quad of x per pixel where lanes are multiplied.
+        let vectors = columns / isa.lanes;
+        let operands = if isa.lane_fma && *template == "conv.c.in" { rows } else { 1 };
+        let needed = rows * vectors + vectors + operands;
+        if needed > isa.registers {
+            return Err(format!("needs {needed} registers of {}", isa.registers));
+        }
+    } else if row.tile != (0, isa.lanes) {
+        return Err(format!("kernels without a tile are named by their {} lanes", isa.lanes));
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+/* Arguments of the generated kernels. Every member is 64 bits wide, so that C and Rust agree on the layout everywhere.
+ *
+ * Contract, cited by number in the SAFETY comments of src/kernel:
+ *   P1  Every pointer is valid for the elements that the extents and steps of its struct reach. Nothing else is touched: no byte
+ *       outside is read or written, not even lanes that are masked off.
+ *   P2  Outputs are disjoint from inputs and weights, or an output equals its residual exactly (same base, same steps).
+ *   P3  Weights are packed as panels of LEAN_PANEL output channels, padded with zeros ("panel32"):
+ *       matrix [panel][k][32], stencil [panel][tap][32], bias, scale and shift [panel][32].
+ *   P4  The processor has the kernel's instruction set.
+ *   P5  The floating-point environment is the default one (MXCSR, FPCR).
+ *
+ * Steps and extents count elements (f32), not bytes.
+ */
+#ifndef LEAN_ABI_H
+#define LEAN_ABI_H
+
+#include <stdint.h>
+
+#define LEAN_PANEL 32
+
+/* Flags of LeanConvArgs and of the elementwise kernels. */
+#define LEAN_FROM_OUTPUT 1 /* start from y instead of the bias (a later block of k) */
+#define LEAN_SCALE 2       /* y = y * scale + shift, one fused multiply-add */
+#define LEAN_RESIDUAL 4    /* then y = y + residual */
+#define LEAN_RELU 8        /* then y = y < 0 ? +0 : y */
+#define LEAN_ACCUMULATE 16 /* gradients: add to what the output holds */
+
+/* One output tile of a convolution: up to four quads of up to four pixels, equally spaced inside a quad. */
+typedef struct LeanConvArgs {
+  const float *x[7][4];     /* per kernel row and quad: the quad's first pixel, channel 0, at horizontal offset 0 */
+  int64_t x_step;           /* from a pixel to the next inside a quad */
+  const float *matrix;      /* P3 */
+  const float *stencil;     /* P3; fused kernels only */
+  const float *bias;        /* P3 */
+  const float *scale;       /* P3; with LEAN_SCALE */
+  const float *shift;       /* P3; with LEAN_SCALE */
+  float *y[4];              /* per quad: the first pixel's channel 0 */
+  int64_t y_step;
+  const float *residual[4]; /* with LEAN_RESIDUAL */
+  int64_t residual_step;
+  uint64_t inside[9];       /* per tap: bit i is set if the tap of pixel i lies inside the image; other taps read +0 */
+  uint64_t pixels;          /* 1..MR */
+  uint64_t rows;            /* kernel rows of a dense kernel, 1..7 */
+  uint64_t row_length;      /* values of one kernel row: input channels x kernel columns */
+  uint64_t k0, k1;          /* range of each kernel row that this call adds */
+  uint64_t panel0, panel1;  /* range of panels */
+  uint64_t channels;        /* valid output channels */
+  uint64_t flags;
+} LeanConvArgs;
+
+/* Gradient of a 1x1 or dense convolution's matrix: dw[k][o] = sum over rows and pixels of x[pixel][k] * g[pixel][o]. */
+typedef struct LeanWeightGradientArgs {
+  const float *x;
+  int64_t x_step, x_row;    /* from a pixel, and from a row of pixels, to the next */
+  const float *g;
+  int64_t g_step, g_row;
+  float *dw;                /* P3, matrix layout: [panel][row_length][32], here at the first value of one kernel row */
+  uint64_t panel_step;      /* from a panel to the next */
+  uint64_t rows, pixels;
+  uint64_t k0, k1;          /* range of k */
+  uint64_t panel0, panel1;
+  uint64_t channels;        /* valid output channels */
+  uint64_t flags;
+} LeanWeightGradientArgs;
+
+/* Gradients of a stencil and of the bias over rows first..last of one image. Taps outside the image add nothing. */
+typedef struct LeanStencilGradientArgs {
+  const float *x, *g;       /* row 0 of the image: [height][width][channels] */
+  float *dstencil;          /* P3, stencil layout */
+  float *dbias;             /* P3, bias layout */
+  uint64_t first, last;     /* range of rows */
+  uint64_t height, width, channels;
+  uint64_t flags;
+} LeanStencilGradientArgs;
+
+/* Kernels that work on each value, or on each channel over a run of pixels. Which members a kernel uses stands in its template. */
+typedef struct LeanElementwiseArgs {
+  const float *a, *b, *c;
+  float *y, *y2;
+  const float *p, *q, *r;   /* one value per channel */
+  double *sum, *sum2;       /* one value per channel */
+  uint64_t pixels, channels;
+  uint64_t width;           /* pools: output pixels of a row */
+  int64_t row;              /* pools: from an input row to the next */
+  uint64_t flags;
+  double factor[4];         /* update: learning rate, momentum, weight decay, gradient factor; pools: factor */
+} LeanElementwiseArgs;
+
+#endif

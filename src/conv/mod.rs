@@ -1,0 +1,3 @@
+//! Convolutions: packed weights, descriptions, plans.
+
+pub mod pack;

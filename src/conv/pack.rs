@@ -1,0 +1,248 @@
+//! Weights in the layout that the kernels read ("panel32", contract P3 of `kernels/include/lean_abi.h`).
+//!
+//! Output channels are cut into panels of 32, the last one padded with zeros. Inside a panel, one row of 32 values per input:
+//! a kernel walks down a panel and loads whole vectors. The layout says nothing about lanes, so every instruction set reads it.
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::stencil::Stencil;
+use aligned_vec::{AVec, ConstAlign};
+
+/// Output channels of a panel.
+pub const PANEL: usize = 32;
+
+/// Memory aligned to a cache line.
+pub type Aligned = AVec<f32, ConstAlign<64>>;
+
+/// `length` zeros, aligned to a cache line.
+pub fn zeros(length: usize) -> Aligned {
+    AVec::from_iter(64, std::iter::repeat_n(0.0, length))
+}
+
+/// Number of panels of `channels` output channels.
+pub fn panels(channels: usize) -> usize {
+    channels.div_ceil(PANEL)
+}
+
+/// Writes per-channel values (`rows` of `channels` each) as [panel][row][32]; also the layout of a matrix with `rows` inputs.
+fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, to: &mut [f32]) {
+    for panel in 0..panels(channels) {
+        for row in 0..rows {
+            let at = (panel * rows + row) * PANEL;
+            for lane in 0..PANEL.min(channels - panel * PANEL) {
+                to[at + lane] = value(row, panel * PANEL + lane);
+            }
+        }
+    }
+}
+
+/// The weights of one convolution, packed: matrix, stencil (lean only), bias, and the optional scale and shift of the epilogue.
+#[derive(Clone, Debug)]
+pub struct PackedWeights {
+    /// The stencil of a lean convolution; `None` for a dense one.
+    pub stencil_kind: Option<Stencil>,
+    /// Kernel rows of a dense convolution; 1 for the matrix of a lean one.
+    pub rows: usize,
+    /// Values of one kernel row: input channels x kernel columns.
+    pub row_length: usize,
+    /// Output channels.
+    pub channels: usize,
+    /// [panel][kernel row x row length][32].
+    pub matrix: Aligned,
+    /// [panel][tap][32].
+    pub stencil: Aligned,
+    /// [panel][32].
+    pub bias: Aligned,
+    /// The epilogue's scale and shift, [panel][32] each.
+    pub scale: Option<(Aligned, Aligned)>,
+}
+
+impl PackedWeights {
+    /// All zeros: `rows` kernel rows of `row_length` values, `channels` output channels.
+    pub fn zeros(stencil_kind: Option<Stencil>, rows: usize, row_length: usize, channels: usize) -> Self {
+        let padded = panels(channels) * PANEL;
+        PackedWeights {
+            stencil_kind,
+            rows,
+            row_length,
+            channels,
+            matrix: zeros(padded * rows * row_length),
+            stencil: zeros(padded * stencil_kind.map_or(0, |stencil| stencil.taps().len())),
+            bias: zeros(padded),
+            scale: None,
+        }
+    }
+
+    /// Packs a lean convolution of C channels.
+    ///
+    /// `spatial`: PyTorch's depth-wise weight [C, 1, side, side]; `pointwise`: [C, C] (output, input); `bias`: [C] or empty.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a slice has another length.
+    pub fn lean(stencil: Stencil, channels: usize, spatial: &[f32], pointwise: &[f32], bias: &[f32]) -> Result<Self> {
+        let (side, radius) = (stencil.side(), stencil.side() / 2);
+        check("spatial weight", channels * side * side, spatial.len())?;
+        check("pointwise weight", channels * channels, pointwise.len())?;
+        let mut packed = Self::zeros(Some(stencil), 1, channels, channels);
+        let tap = |(dy, dx): (i8, i8)| (dy as isize + radius as isize) as usize * side + (dx as isize + radius as isize) as usize;
+        let taps = stencil.taps();
+        pack_rows(taps.len(), channels, |row, channel| spatial[channel * side * side + tap(taps[row])], &mut packed.stencil);
+        pack_rows(channels, channels, |row, channel| pointwise[channel * channels + row], &mut packed.matrix);
+        packed.set_bias(bias)?;
+        Ok(packed)
+    }
+
+    /// Packs the transpose of a lean convolution: the transposed matrix and the stencil turned by 180 degrees. With it, the
+    /// forward kernel computes the data gradient at stride 1.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a slice has another length.
+    pub fn lean_transposed(stencil: Stencil, channels: usize, spatial: &[f32], pointwise: &[f32]) -> Result<Self> {
+        let area = stencil.side() * stencil.side();
+        check("spatial weight", channels * area, spatial.len())?;
+        check("pointwise weight", channels * channels, pointwise.len())?;
+        let turned: Vec<f32> = (0..channels * area).map(|at| spatial[at / area * area + area - 1 - at % area]).collect();
+        let transposed: Vec<f32> =
+            (0..channels * channels).map(|at| pointwise[at % channels * channels + at / channels]).collect();
+        Self::lean(stencil, channels, &turned, &transposed, &[])
+    }
+
+    /// Packs a dense convolution from PyTorch's weight [outputs, inputs, side, side] and `bias` [outputs] or empty.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a slice has another length.
+    pub fn dense(inputs: usize, outputs: usize, side: usize, weight: &[f32], bias: &[f32]) -> Result<Self> {
+        check("dense weight", outputs * inputs * side * side, weight.len())?;
+        let mut packed = Self::zeros(None, side, side * inputs, outputs);
+        let value = |row: usize, channel: usize| {
+            let (kernel_row, column, input) = (row / (side * inputs), row / inputs % side, row % inputs);
+            weight[((channel * inputs + input) * side + kernel_row) * side + column]
+        };
+        pack_rows(side * side * inputs, outputs, value, &mut packed.matrix);
+        packed.set_bias(bias)?;
+        Ok(packed)
+    }
+
+    /// Packs the part of a dense convolution's transpose that computes the data gradient at input rows = `phase_row` and columns =
+    /// `phase_column` modulo `stride`: the taps that reach them, turned, with inputs and outputs exchanged.
+    /// See [`phase_taps`] for the gradient's rows and columns that it reads.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the weight has another length.
+    pub fn dense_phase(
+        (inputs, outputs, side, stride): (usize, usize, usize, usize),
+        (phase_row, phase_column): (usize, usize),
+        weight: &[f32],
+    ) -> Result<Self> {
+        check("dense weight", outputs * inputs * side * side, weight.len())?;
+        let (rows, columns) = (phase_taps(side, stride, phase_row), phase_taps(side, stride, phase_column));
+        let mut packed = Self::zeros(None, rows.len(), columns.len() * outputs, inputs);
+        let value = |row: usize, input: usize| {
+            let (r, c, output) = (row / (columns.len() * outputs), row / outputs % columns.len(), row % outputs);
+            weight[((output * inputs + input) * side + rows[r]) * side + columns[c]]
+        };
+        let length = rows.len() * columns.len() * outputs;
+        pack_rows(length, inputs, value, &mut packed.matrix);
+        Ok(packed)
+    }
+
+    /// Sets the bias; an empty slice means zeros.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the bias has another length.
+    pub fn set_bias(&mut self, bias: &[f32]) -> Result<()> {
+        if bias.is_empty() {
+            self.bias.fill(0.0);
+            return Ok(());
+        }
+        check("bias", self.channels, bias.len())?;
+        self.bias[..self.channels].copy_from_slice(bias);
+        Ok(())
+    }
+
+    /// Sets the epilogue's scale and shift (one fused multiply-add per output), one value per output channel each.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a slice has another length.
+    pub fn with_scale(mut self, scale: &[f32], shift: &[f32]) -> Result<Self> {
+        check("scale", self.channels, scale.len())?;
+        check("shift", self.channels, shift.len())?;
+        let padded = |values: &[f32]| {
+            let mut all = zeros(panels(self.channels) * PANEL);
+            all[..values.len()].copy_from_slice(values);
+            all
+        };
+        self.scale = Some((padded(scale), padded(shift)));
+        Ok(self)
+    }
+
+    /// The stencil of a lean convolution; `None` for a dense one.
+    pub fn stencil(&self) -> Option<Stencil> {
+        self.stencil_kind
+    }
+
+    /// Output channels.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let scale = self.scale.as_ref().map_or(0, |(scale, shift)| scale.len() + shift.len());
+        4 * (self.matrix.len() + self.stencil.len() + self.bias.len() + scale)
+    }
+}
+
+/// For one phase (input index modulo stride) of a convolution with padding (side - 1) / 2: the kernel indices that reach it, in the
+/// order in which the transpose reads the gradient from low to high index.
+///
+/// Input i = stride * q + phase is reached from output o by tap t where i = stride * o + t - padding; so t = phase + padding modulo
+/// stride, and o = q + (phase + padding - t) / stride: a larger t reads a smaller o.
+pub fn phase_taps(side: usize, stride: usize, phase: usize) -> Vec<usize> {
+    let padding = (side - 1) / 2;
+    (0..side).rev().filter(|tap| tap % stride == (phase + padding) % stride).collect()
+}
+
+/// First gradient index that phase `phase` reads for q = 0; the other taps follow without gaps.
+pub fn phase_first(side: usize, stride: usize, phase: usize) -> isize {
+    let padding = (side - 1) / 2;
+    let taps = phase_taps(side, stride, phase);
+    taps.first().map_or(0, |&tap| ((phase + padding) as isize - tap as isize) / stride as isize)
+}
+
+fn check(what: &str, expected: usize, got: usize) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::shape(what, format!("{expected} values"), format!("{got} values"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_cover_every_tap_once() {
+        for side in [1, 3, 7] {
+            for stride in [1, 2, 4] {
+                let mut taps: Vec<usize> = (0..stride).flat_map(|phase| phase_taps(side, stride, phase)).collect();
+                taps.sort_unstable();
+                assert_eq!(taps, (0..side).collect::<Vec<_>>(), "side {side} stride {stride}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_panel_holds_thirty_two_outputs_of_one_input_in_a_row() {
+        let weight: Vec<f32> = (0..40 * 3).map(|at| at as f32).collect();
+        let packed = PackedWeights::dense(3, 40, 1, &weight, &[]).unwrap();
+        assert_eq!(packed.matrix.len(), 64 * 3);
+        assert_eq!(packed.matrix[1], 3.0); // output 1, input 0
+        assert_eq!(packed.matrix[32], 1.0); // output 0, input 1
+        assert_eq!(packed.matrix[3 * 32], 96.0); // output 32, input 0
+        assert_eq!(packed.matrix[3 * 32 + 8], 0.0); // padding
+    }
+
+    #[test]
+    fn wrong_lengths_are_named() {
+        let error = PackedWeights::lean(Stencil::Cross5, 4, &[0.0; 36], &[0.0; 15], &[]).unwrap_err();
+        assert_eq!(error.to_string(), "shape of pointwise weight; expected 16 values, got 15 values");
+    }
+}

@@ -1,0 +1,151 @@
+//! Which kernel runs an operator on an instruction set: the compiled rows over the portable code, which is complete.
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::ffi::{self, Function};
+use crate::isa::Isa;
+use crate::kernel::conv::ConvKernel;
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::gradient::{StencilGradientKernel, WeightGradientKernel};
+use crate::stencil::Stencil;
+use std::sync::OnceLock;
+
+/// Stencils that kernels are specialised for.
+pub const STENCILS: [Stencil; 3] = [Stencil::Cross4, Stencil::Cross5, Stencil::Box9];
+
+/// The kernels of one instruction set. Every operator has one: where no row was compiled, the portable code.
+#[derive(Clone)]
+pub struct Kernels {
+    /// The tier whose rows these are.
+    pub isa: Isa,
+    fused: [ConvKernel; 3],
+    stencil_gradient: [StencilGradientKernel; 3],
+    /// Dense convolutions.
+    pub dense: ConvKernel,
+    /// Gradients of matrices.
+    pub weight_gradient: WeightGradientKernel,
+    /// Everything that works value by value.
+    pub elementwise: Elementwise,
+}
+
+impl Kernels {
+    /// The kernels of a tier.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] if the tier cannot run here.
+    pub fn of(isa: Isa) -> Result<&'static Kernels> {
+        static TABLES: [OnceLock<Kernels>; 4] = [const { OnceLock::new() }; 4];
+        let isa = isa.require()?;
+        let index = Isa::ALL.iter().position(|other| *other == isa).unwrap_or(0);
+        Ok(TABLES[index].get_or_init(|| Kernels::overlay(isa)))
+    }
+
+    /// The kernels in force: those of [`Isa::active`].
+    ///
+    /// # Errors
+    /// [`Error::Isa`] if `LEANRESNET_ISA` names a tier that cannot run here.
+    pub fn active() -> Result<&'static Kernels> {
+        Kernels::of(Isa::active()?)
+    }
+
+    /// The fused kernel for a stencil.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a stencil without kernels.
+    pub fn fused(&self, stencil: Stencil) -> Result<ConvKernel> {
+        position(stencil).map(|index| self.fused[index])
+    }
+
+    /// The kernel for the gradient of a stencil.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a stencil without kernels.
+    pub fn stencil_gradient(&self, stencil: Stencil) -> Result<StencilGradientKernel> {
+        position(stencil).map(|index| self.stencil_gradient[index])
+    }
+
+    fn portable() -> Self {
+        let fused = STENCILS.map(|stencil| {
+            let name = match stencil {
+                Stencil::Cross4 => "lean_fused_f32_portable_cross4_s1_1x32",
+                Stencil::Cross5 => "lean_fused_f32_portable_cross5_s1_1x32",
+                _ => "lean_fused_f32_portable_box9_s1_1x32",
+            };
+            ConvKernel::portable(name, Some(stencil))
+        });
+        let gradient = |stencil| StencilGradientKernel { name: "lean_stencilgradient_f32_portable_v32", native: None, stencil };
+        Kernels {
+            isa: Isa::Portable,
+            fused,
+            stencil_gradient: STENCILS.map(gradient),
+            dense: ConvKernel::portable("lean_dense_f32_portable_1x32", None),
+            weight_gradient: WeightGradientKernel { name: "lean_weightgradient_f32_portable_1x32", native: None },
+            elementwise: Elementwise::default(),
+        }
+    }
+
+    /// The rows of one tier over the portable code; `isa` is available.
+    fn overlay(isa: Isa) -> Self {
+        let mut kernels = Kernels { isa, ..Kernels::portable() };
+        // In reverse, so that of several rows for one operator the registry's first one stays.
+        for row in ffi::KERNELS.iter().rev().filter(|row| row.isa == isa) {
+            let stencil = STENCILS.iter().position(|stencil| Some(stencil.name()) == row.spatial);
+            match (row.function, stencil) {
+                (Function::Conv(function), Some(index)) => {
+                    kernels.fused[index] = ConvKernel::native(row.name, Some(STENCILS[index]), row.tile.0, function);
+                }
+                (Function::Conv(function), None) => kernels.dense = ConvKernel::native(row.name, None, row.tile.0, function),
+                (Function::WeightGradient(function), _) => {
+                    kernels.weight_gradient = WeightGradientKernel { name: row.name, native: Some(function) };
+                }
+                (Function::StencilGradient(function), Some(index)) => {
+                    let stencil = STENCILS[index];
+                    kernels.stencil_gradient[index] = StencilGradientKernel { name: row.name, native: Some(function), stencil };
+                }
+                (Function::StencilGradient(_), None) => {}
+                (Function::Elementwise(function), _) => {
+                    if let Some(slot) = kernels.elementwise.slot(row.op) {
+                        *slot = Some(function);
+                    }
+                }
+            }
+        }
+        kernels
+    }
+}
+
+fn position(stencil: Stencil) -> Result<usize> {
+    let names = STENCILS.map(Stencil::name).join(", ");
+    let missing = || Error::invalid("stencil", format!("one that has kernels: {names}"), stencil.name());
+    STENCILS.iter().position(|other| *other == stencil).ok_or_else(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_compiled_row_of_an_available_tier_is_reachable() {
+        for isa in Isa::available() {
+            let mut kernels = Kernels::of(isa).unwrap().clone();
+            for row in ffi::KERNELS.iter().filter(|row| row.isa == isa) {
+                let stencil = row.spatial.map(|name| name.parse::<Stencil>().unwrap());
+                let reached = match row.function {
+                    Function::Conv(_) => {
+                        stencil.map_or(kernels.dense.name, |stencil| kernels.fused(stencil).unwrap().name) == row.name
+                    }
+                    Function::WeightGradient(_) => kernels.weight_gradient.name == row.name,
+                    Function::StencilGradient(_) => kernels.stencil_gradient(stencil.unwrap()).unwrap().name == row.name,
+                    Function::Elementwise(_) => kernels.elementwise.slot(row.op).is_some_and(|slot| slot.is_some()),
+                };
+                assert!(reached, "{} is never used", row.name);
+            }
+        }
+    }
+
+    #[test]
+    fn stencils_without_kernels_are_refused() {
+        let error = Kernels::of(Isa::Portable).unwrap().fused(Stencil::Row3).err().unwrap();
+        assert_eq!(error.to_string(), "stencil; expected one that has kernels: cross4, cross5, box9, got row3");
+    }
+}

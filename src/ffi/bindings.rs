@@ -1,0 +1,92 @@
+//! Bindings of `kernels/include/lean_abi.h`, as bindgen writes them (feature `buildtime-bindgen` compares).
+#![allow(missing_docs, dead_code, reason = "documented in lean_abi.h; Rust needs not all of it")]
+
+pub const LEAN_PANEL: u32 = 32;
+pub const LEAN_FROM_OUTPUT: u32 = 1;
+pub const LEAN_SCALE: u32 = 2;
+pub const LEAN_RESIDUAL: u32 = 4;
+pub const LEAN_RELU: u32 = 8;
+pub const LEAN_ACCUMULATE: u32 = 16;
+
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct LeanConvArgs {
+    pub x: [[*const f32; 4usize]; 7usize],
+    pub x_step: i64,
+    pub matrix: *const f32,
+    pub stencil: *const f32,
+    pub bias: *const f32,
+    pub scale: *const f32,
+    pub shift: *const f32,
+    pub y: [*mut f32; 4usize],
+    pub y_step: i64,
+    pub residual: [*const f32; 4usize],
+    pub residual_step: i64,
+    pub inside: [u64; 9usize],
+    pub pixels: u64,
+    pub rows: u64,
+    pub row_length: u64,
+    pub k0: u64,
+    pub k1: u64,
+    pub panel0: u64,
+    pub panel1: u64,
+    pub channels: u64,
+    pub flags: u64,
+}
+
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct LeanWeightGradientArgs {
+    pub x: *const f32,
+    pub x_step: i64,
+    pub x_row: i64,
+    pub g: *const f32,
+    pub g_step: i64,
+    pub g_row: i64,
+    pub dw: *mut f32,
+    pub panel_step: u64,
+    pub rows: u64,
+    pub pixels: u64,
+    pub k0: u64,
+    pub k1: u64,
+    pub panel0: u64,
+    pub panel1: u64,
+    pub channels: u64,
+    pub flags: u64,
+}
+
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct LeanStencilGradientArgs {
+    pub x: *const f32,
+    pub g: *const f32,
+    pub dstencil: *mut f32,
+    pub dbias: *mut f32,
+    pub first: u64,
+    pub last: u64,
+    pub height: u64,
+    pub width: u64,
+    pub channels: u64,
+    pub flags: u64,
+}
+
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct LeanElementwiseArgs {
+    pub a: *const f32,
+    pub b: *const f32,
+    pub c: *const f32,
+    pub y: *mut f32,
+    pub y2: *mut f32,
+    pub p: *const f32,
+    pub q: *const f32,
+    pub r: *const f32,
+    pub sum: *mut f64,
+    pub sum2: *mut f64,
+    pub pixels: u64,
+    pub channels: u64,
+    pub width: u64,
+    pub row: i64,
+    pub flags: u64,
+    pub factor: [f64; 4usize],
+}

@@ -1,0 +1,19 @@
+//! What this repository's own tests, benches and fuzz targets need and users do not. No stability.
+
+/// The naive oracle.
+pub mod reference {
+    pub use crate::reference::*;
+}
+
+/// Packed weights.
+pub use crate::conv::pack;
+/// The rows that were compiled.
+pub use crate::ffi::compiled;
+/// The tables of kernels.
+pub mod dispatch {
+    pub use crate::dispatch::*;
+}
+/// Kernels behind safe calls.
+pub mod kernel {
+    pub use crate::kernel::{conv, elementwise, gradient, rows};
+}

@@ -1,0 +1,113 @@
+//! Instruction sets: which there are, which this machine and this build have, and which one is in force.
+#![forbid(unsafe_code)]
+
+use crate::error::{Error, Result};
+use crate::ffi;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+
+/// A tier of kernels. Within an architecture, a later one is preferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Isa {
+    /// Rust with the `wide` crate; everywhere.
+    Portable,
+    /// 128-bit vectors of aarch64.
+    Neon,
+    /// 256-bit vectors with fused multiply-add of x86-64.
+    Avx2,
+    /// 512-bit vectors of x86-64 (F, VL, BW, DQ).
+    Avx512,
+}
+
+impl Isa {
+    /// Every tier, portable first.
+    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512];
+
+    /// The word used in kernel names, in `LEANRESNET_ISA` and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Neon => "neon",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// True if this build has kernels for the tier and this machine can run them.
+    pub fn is_available(self) -> bool {
+        // Miri cannot run C.
+        if cfg!(miri) {
+            return self == Isa::Portable;
+        }
+        self == Isa::Portable || (ffi::KERNELS.iter().any(|kernel| kernel.isa == self) && ffi::detected(self))
+    }
+
+    /// The tiers that can run here, portable first.
+    pub fn available() -> impl Iterator<Item = Isa> {
+        Isa::ALL.into_iter().filter(|isa| isa.is_available())
+    }
+
+    /// The best available tier, or the one that the environment variable `LEANRESNET_ISA` forces. Read once.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] if the variable names an unknown or unavailable tier: it is never ignored.
+    pub fn active() -> Result<Isa> {
+        static ACTIVE: OnceLock<std::result::Result<Isa, String>> = OnceLock::new();
+        let active = ACTIVE.get_or_init(|| match std::env::var_os("LEANRESNET_ISA") {
+            Some(name) => {
+                let name = name.to_string_lossy().into_owned();
+                name.parse::<Isa>().ok().filter(|isa| isa.is_available()).ok_or(name)
+            }
+            None => Ok(Isa::available().max().unwrap_or(Isa::Portable)),
+        });
+        active.clone().map_err(|requested| unavailable(&requested))
+    }
+
+    /// This tier if it can run here.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] with the names that would work.
+    pub fn require(self) -> Result<Isa> {
+        if self.is_available() { Ok(self) } else { Err(unavailable(self.name())) }
+    }
+}
+
+fn unavailable(requested: &str) -> Error {
+    let names: Vec<&str> = Isa::available().map(Isa::name).collect();
+    Error::Isa { requested: requested.to_string(), available: names.join(", ") }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+impl FromStr for Isa {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Isa> {
+        Isa::ALL.into_iter().find(|isa| isa.name() == name).ok_or_else(|| unavailable(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_unknown_ones_are_refused() {
+        for isa in Isa::ALL {
+            assert_eq!(isa.name().parse::<Isa>().unwrap(), isa);
+        }
+        let error = "sse9".parse::<Isa>().unwrap_err().to_string();
+        assert!(error.contains("`sse9`") && error.contains("portable"), "{error}");
+    }
+
+    #[test]
+    fn portable_is_always_available() {
+        assert!(Isa::Portable.is_available());
+    }
+}

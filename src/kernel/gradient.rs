@@ -1,0 +1,160 @@
+//! Kernels for the gradients of weights behind safe calls.
+
+use crate::conv::pack::{PANEL, panels};
+use crate::ffi::{LEAN_ACCUMULATE, LeanStencilGradientArgs, LeanWeightGradientArgs};
+use crate::portable;
+use crate::stencil::Stencil;
+use std::ops::Range;
+
+/// A kernel for the gradient of a matrix.
+#[derive(Clone, Copy)]
+pub struct WeightGradientKernel {
+    /// The registry's name, or that of the portable code.
+    pub name: &'static str,
+    /// `None`: portable Rust.
+    pub(crate) native: Option<unsafe extern "C" fn(*const LeanWeightGradientArgs)>,
+}
+
+/// dw[k][o] (+)= sum over rows and pixels of x[pixel][k] * g[pixel][o].
+pub struct WeightGradientCall<'a> {
+    /// Inputs, from the first pixel on.
+    pub x: &'a [f32],
+    /// Elements of x from a pixel to the next.
+    pub x_step: usize,
+    /// Elements of x from a row to the next.
+    pub x_row: usize,
+    /// Gradients of the outputs, from the first pixel on.
+    pub g: &'a [f32],
+    /// Elements of g from a pixel to the next.
+    pub g_step: usize,
+    /// Elements of g from a row to the next.
+    pub g_row: usize,
+    /// Gradient of the packed matrix.
+    pub dw: &'a mut [f32],
+    /// Elements of dw from a panel to the next.
+    pub panel_step: usize,
+    /// First element inside a panel: kernel row r of a dense convolution starts at r * row_length * 32.
+    pub offset: usize,
+    /// Rows of pixels.
+    pub rows: usize,
+    /// Pixels of a row.
+    pub pixels: usize,
+    /// Values of x per pixel that take part.
+    pub k: usize,
+    /// Output channels.
+    pub channels: usize,
+    /// Add to dw instead of replacing it.
+    pub accumulate: bool,
+}
+
+/// Elements that `rows` x `pixels` of `values` each reach.
+fn extent(rows: usize, row_step: usize, pixels: usize, pixel_step: usize, values: usize) -> usize {
+    if rows == 0 || pixels == 0 { 0 } else { (rows - 1) * row_step + (pixels - 1) * pixel_step + values }
+}
+
+impl WeightGradientKernel {
+    /// Runs the call.
+    ///
+    /// # Panics
+    /// If an extent leaves its slice: a defect of the caller in this crate.
+    pub fn run(&self, call: &mut WeightGradientCall<'_>) {
+        assert!(extent(call.rows, call.x_row, call.pixels, call.x_step, call.k) <= call.x.len(), "x is too short");
+        assert!(extent(call.rows, call.g_row, call.pixels, call.g_step, call.channels) <= call.g.len(), "g is too short");
+        let dw_extent = extent(1, 0, panels(call.channels), call.panel_step, call.offset + call.k * PANEL);
+        assert!(dw_extent <= call.dw.len(), "dw is too short");
+        let Some(native) = self.native else {
+            return portable::gradient::weight(call);
+        };
+        let args = LeanWeightGradientArgs {
+            x: call.x.as_ptr(),
+            x_step: call.x_step as i64,
+            x_row: call.x_row as i64,
+            g: call.g.as_ptr(),
+            g_step: call.g_step as i64,
+            g_row: call.g_row as i64,
+            dw: call.dw.as_mut_ptr().wrapping_add(call.offset),
+            panel_step: call.panel_step as u64,
+            rows: call.rows as u64,
+            pixels: call.pixels as u64,
+            k0: 0,
+            k1: call.k as u64,
+            panel0: 0,
+            panel1: panels(call.channels) as u64,
+            channels: call.channels as u64,
+            flags: if call.accumulate { u64::from(LEAN_ACCUMULATE) } else { 0 },
+        };
+        // SAFETY: P1 by the three asserted extents (dw is written in whole vectors inside its 32-wide rows). P2: dw is a unique
+        // borrow. P3 does not apply to x and g. P4: the dispatch table holds only kernels of detected instruction sets.
+        // P5: Rust code runs in the default environment.
+        unsafe { native(&raw const args) }
+    }
+}
+
+/// A kernel for the gradient of a stencil.
+#[derive(Clone, Copy)]
+pub struct StencilGradientKernel {
+    /// The registry's name, or that of the portable code.
+    pub name: &'static str,
+    /// `None`: portable Rust.
+    pub(crate) native: Option<unsafe extern "C" fn(*const LeanStencilGradientArgs)>,
+    /// The stencil it is for.
+    pub stencil: Stencil,
+}
+
+/// Gradients of a stencil and of the bias over some rows of one image.
+pub struct StencilGradientCall<'a> {
+    /// The stencil; must be the kernel's.
+    pub stencil: Stencil,
+    /// The input image [height][width][channels].
+    pub x: &'a [f32],
+    /// The gradient of the output, same shape.
+    pub g: &'a [f32],
+    /// Gradient of the packed stencil.
+    pub dstencil: &'a mut [f32],
+    /// Gradient of the packed bias: the sum of g.
+    pub dbias: &'a mut [f32],
+    /// Rows of g that take part.
+    pub rows: Range<usize>,
+    /// Rows of the image.
+    pub height: usize,
+    /// Pixels of a row.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Add to the sums instead of replacing them.
+    pub accumulate: bool,
+}
+
+impl StencilGradientKernel {
+    /// Runs the call.
+    ///
+    /// # Panics
+    /// If an extent leaves its slice: a defect of the caller in this crate.
+    pub fn run(&self, call: &mut StencilGradientCall<'_>) {
+        let image = call.height * call.width * call.channels;
+        let padded = panels(call.channels) * PANEL;
+        assert_eq!(call.stencil, self.stencil, "a kernel for another stencil");
+        assert!(call.x.len() >= image && call.g.len() >= image && call.rows.end <= call.height, "images are too short");
+        let sums_fit = call.dstencil.len() >= padded * self.stencil.taps().len() && call.dbias.len() >= padded;
+        assert!(sums_fit, "gradients are too short");
+        let Some(native) = self.native else {
+            return portable::gradient::stencil(call);
+        };
+        let args = LeanStencilGradientArgs {
+            x: call.x.as_ptr(),
+            g: call.g.as_ptr(),
+            dstencil: call.dstencil.as_mut_ptr(),
+            dbias: call.dbias.as_mut_ptr(),
+            first: call.rows.start as u64,
+            last: call.rows.end as u64,
+            height: call.height as u64,
+            width: call.width as u64,
+            channels: call.channels as u64,
+            flags: if call.accumulate { u64::from(LEAN_ACCUMULATE) } else { 0 },
+        };
+        // SAFETY: P1 by the asserted extents; taps outside the image are not read. P2: the gradients are unique borrows.
+        // P3: they have the packed length. P4: the dispatch table holds only kernels of detected instruction sets.
+        // P5: Rust code runs in the default environment.
+        unsafe { native(&raw const args) }
+    }
+}

@@ -1,0 +1,6 @@
+//! Kernels behind safe calls: each wrapper checks extents once and is the only place that builds a kernel's arguments.
+
+pub mod conv;
+pub mod elementwise;
+pub mod gradient;
+pub mod rows;

@@ -1,0 +1,32 @@
+//! Networks: their description, and models with weights.
+
+mod architecture;
+mod builder;
+#[cfg(feature = "config")]
+mod config_file;
+mod import;
+mod initialise;
+mod layers;
+mod mismatch;
+mod model;
+mod model_file;
+mod network;
+mod parameters;
+mod preprocess;
+mod preset;
+mod rename;
+mod stencil_key;
+mod table;
+mod taps;
+mod validate;
+
+pub use architecture::{Block, BlockForm, Connection, ConnectionForm, Norm, Operator, Stage, Stem, StemPool};
+pub use builder::NetworkBuilder;
+pub use import::{ImportReport, import};
+pub use layers::{LayerSummary, layers};
+pub use mismatch::Misshaped;
+pub use model::Model;
+pub use network::Network;
+pub use parameters::{ParameterRole, ParameterSpec, parameters};
+pub use preprocess::Preprocess;
+pub use rename::parse_name_map;

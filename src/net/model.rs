@@ -1,0 +1,178 @@
+//! A network with its weights.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::net::initialise::initial_values;
+use crate::net::mismatch::Mismatch;
+use crate::net::network::Network;
+use crate::net::parameters::{ParameterRole, ParameterSpec, parameters};
+use crate::net::preprocess::Preprocess;
+use crate::net::taps::check_taps;
+use crate::net::validate;
+
+/// Longest provenance in bytes.
+const MAX_PROVENANCE: usize = 65_536;
+
+/// A network, its weights, and what is needed to use it: how images become inputs, and what the classes are called.
+///
+/// Cloning is cheap: clones share the weights. A model never changes once it is made.
+///
+/// ```
+/// use leanresnet::{Model, Network};
+///
+/// let model = Model::random(&Network::preset("small")?, 1);
+/// let (shape, values) = model.tensor("stem.conv.weight").unwrap();
+/// assert_eq!(shape, [32, 3, 3, 3]);
+/// assert_eq!(values.len(), 32 * 3 * 3 * 3);
+/// # Ok::<(), leanresnet::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Inner {
+    network: Network,
+    tensors: BTreeMap<String, Tensor>,
+    preprocess: Preprocess,
+    class_names: Vec<String>,
+    provenance: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Tensor {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+impl Model {
+    /// A model with seeded initial weights: normal, with variance 2 / fan-in for convolutions and 1 / width for the head; norms
+    /// start as the identity, biases at 0. The same seed gives the same bits everywhere.
+    pub fn random(network: &Network, seed: u64) -> Self {
+        let tensors = parameters(network)
+            .into_iter()
+            .enumerate()
+            .filter(|(_, spec)| is_held(spec))
+            .map(|(position, spec)| {
+                let values = initial_values(&spec, seed, position);
+                (spec.name, Tensor { shape: spec.shape, values })
+            })
+            .collect();
+        Self::assemble(network, tensors, format!("initialised with seed {seed}"))
+    }
+
+    /// A model from tensors of (name, shape, values), in any order. Counters of batches are ignored.
+    ///
+    /// # Errors
+    /// [`Error::Model`] that lists missing, unexpected, repeated and misshaped tensors, or names a value other than 0 outside of a
+    /// stencil; [`Error::Shape`] if a shape and its number of values disagree.
+    pub fn from_tensors(network: &Network, tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>) -> Result<Self> {
+        Self::from_named_tensors(network, tensors, "tensors")
+    }
+
+    /// [`Model::from_tensors`] with the source's name for messages.
+    pub(crate) fn from_named_tensors(
+        network: &Network,
+        tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>,
+        source_name: &str,
+    ) -> Result<Self> {
+        let mut held = BTreeMap::new();
+        for (name, shape, values) in tensors {
+            if name.ends_with(".num_batches_tracked") {
+                continue;
+            }
+            if shape.iter().try_fold(1_usize, |product, &extent| product.checked_mul(extent)) != Some(values.len()) {
+                return Err(Error::shape(name, format!("values of shape {shape:?}"), format!("{} values", values.len())));
+            }
+            if held.contains_key(&name) {
+                return Err(Error::model(source_name, format!("tensor `{name}`"), "one tensor of a name", "two"));
+            }
+            held.insert(name, Tensor { shape, values });
+        }
+        let specs: Vec<ParameterSpec> = parameters(network).into_iter().filter(is_held).collect();
+        let found = held.iter().map(|(name, tensor)| (name.as_str(), &tensor.shape[..])).collect();
+        Mismatch::between(&specs, &found).check(source_name)?;
+        check_taps(source_name, specs.iter().map(|spec| (spec, &held[&spec.name].values[..])))?;
+        Ok(Self::assemble(network, held, String::new()))
+    }
+
+    fn assemble(network: &Network, tensors: BTreeMap<String, Tensor>, provenance: String) -> Self {
+        let preprocess = Preprocess::identity(network.input()[0]);
+        let class_names = network.class_names().to_vec();
+        Self { inner: Arc::new(Inner { network: network.clone(), tensors, preprocess, class_names, provenance }) }
+    }
+
+    /// The same with another map from bytes to inputs.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it does not fit the network's input.
+    pub fn with_preprocess(mut self, preprocess: Preprocess) -> Result<Self> {
+        preprocess.validate(self.network().input())?;
+        Arc::make_mut(&mut self.inner).preprocess = preprocess;
+        Ok(self)
+    }
+
+    /// The same with other names of the classes.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if there are neither as many names as classes nor none, or a name cannot be printed.
+    pub fn with_class_names(mut self, class_names: Vec<String>) -> Result<Self> {
+        validate::class_names(&class_names, self.network().classes())?;
+        Arc::make_mut(&mut self.inner).class_names = class_names;
+        Ok(self)
+    }
+
+    /// The same with another account of where the weights come from.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is longer than 65,536 bytes.
+    pub fn with_provenance(mut self, provenance: impl Into<String>) -> Result<Self> {
+        let provenance = provenance.into();
+        if provenance.len() > MAX_PROVENANCE {
+            return Err(Error::invalid("provenance", format!("at most {MAX_PROVENANCE} bytes"), provenance.len()));
+        }
+        Arc::make_mut(&mut self.inner).provenance = provenance;
+        Ok(self)
+    }
+
+    /// The description of the network.
+    pub fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    /// How bytes become inputs. A new model has `byte / 255`.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.inner.preprocess
+    }
+
+    /// Names of the classes: as many as there are classes, or none.
+    pub fn class_names(&self) -> &[String] {
+        &self.inner.class_names
+    }
+
+    /// Where the weights come from, in words.
+    pub fn provenance(&self) -> &str {
+        &self.inner.provenance
+    }
+
+    /// Shape and values of a tensor, the last extent fastest; nothing if the network has none of this name.
+    ///
+    /// The names are those of [`crate::net::parameters`] but for `num_batches_tracked`.
+    pub fn tensor(&self, name: &str) -> Option<(&[usize], &[f32])> {
+        self.inner.tensors.get(name).map(|tensor| (&tensor.shape[..], &tensor.values[..]))
+    }
+}
+
+/// Whether models hold this tensor: all but the counters, which only files have.
+fn is_held(spec: &ParameterSpec) -> bool {
+    spec.role != ParameterRole::NumBatchesTracked
+}
+
+const _: () = {
+    const fn assert_send_and_sync<T: Send + Sync>() {}
+    assert_send_and_sync::<Model>();
+};

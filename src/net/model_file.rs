@@ -1,0 +1,145 @@
+//! Model files: what the container's metadata says about a model, and its tensors.
+#![forbid(unsafe_code)]
+
+use std::path::Path;
+
+use safetensors::Dtype;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::{Error, Result};
+use crate::io::container::{self, Contents, StoredTensor};
+use crate::io::read::read_file;
+use crate::net::mismatch::Mismatch;
+use crate::net::model::Model;
+use crate::net::network::Network;
+use crate::net::parameters::{ParameterRole, parameters};
+use crate::net::preprocess::Preprocess;
+use crate::net::table::NetworkTable;
+
+/// Largest model file in bytes: that of the largest accepted network.
+const MAX_FILE: u64 = (4 << 31) + (32 << 20);
+/// The kind of network that this crate describes itself.
+const KIND: &str = "leanresnet";
+
+/// The members of the metadata; others may be there.
+#[derive(Deserialize)]
+struct Members {
+    network: Map<String, Value>,
+    preprocess: Preprocess,
+    #[serde(default)]
+    class_names: Vec<String>,
+    #[serde(default)]
+    provenance: String,
+}
+
+impl Model {
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be read, [`Error::Model`] for everything that [`Model::from_bytes`] refuses.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        parse(&read_file(path, MAX_FILE)?, &path.display().to_string())
+    }
+
+    /// Reads the content of a model file. `bytes` may have any alignment.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if the file is damaged, of another version or kind, a state dict without description, or its tensors are not
+    /// exactly those of its network.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        parse(bytes, "bytes")
+    }
+
+    /// Writes a model file, whole or not at all; a file that is there already is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be written, [`Error::Invalid`] if names of classes are too many for a file.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let counter = StoredTensor::integer(0);
+        container::write(path.as_ref(), self.metadata(), self.stored_tensors(&counter))
+    }
+
+    /// The content of a model file.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if names of classes are too many for a file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let counter = StoredTensor::integer(0);
+        container::to_bytes(self.metadata(), self.stored_tensors(&counter))
+    }
+
+    fn metadata(&self) -> Map<String, Value> {
+        let members = json!({
+            "network": tagged(self.network()),
+            "preprocess": self.preprocess(),
+            "class_names": self.class_names(),
+            "provenance": self.provenance(),
+        });
+        match members {
+            Value::Object(members) => members,
+            _ => unreachable!("the macro was given an object"),
+        }
+    }
+
+    /// The tensors under their names, with a counter for each batch norm, as PyTorch has it.
+    fn stored_tensors<'a>(&'a self, counter: &StoredTensor<'a>) -> Vec<(String, StoredTensor<'a>)> {
+        let stored = |name: &str| match self.tensor(name) {
+            Some((shape, values)) => StoredTensor::f32(shape, values),
+            None => counter.clone(),
+        };
+        parameters(self.network()).into_iter().map(|spec| (spec.name.clone(), stored(&spec.name))).collect()
+    }
+}
+
+/// The network with its kind, as it stands in model files and checkpoints.
+fn tagged(network: &Network) -> Value {
+    let mut value = json!({ "kind": KIND });
+    let fields = serde_json::to_value(network).expect("a valid network has only finite numbers, strings and tables");
+    if let (Value::Object(tagged), Value::Object(fields)) = (&mut value, fields) {
+        tagged.extend(fields);
+    }
+    value
+}
+
+/// The inverse of [`tagged`].
+fn untagged(mut fields: Map<String, Value>, source_name: &str) -> Result<Network> {
+    let damaged = |what: &str, expected: &str, got: String| Error::model(source_name, what, expected, got);
+    match fields.remove("kind") {
+        Some(Value::String(kind)) if kind == KIND => {}
+        Some(kind) => return Err(damaged("kind of the network", "\"leanresnet\"", kind.to_string())),
+        None => return Err(damaged("kind of the network", "\"leanresnet\"", "none".to_owned())),
+    }
+    let table = NetworkTable::deserialize(Value::Object(fields))
+        .map_err(|error| damaged("description of the network", "the documented keys and values", error.to_string()))?;
+    table.resolve().map_err(|error| damaged("description of the network", "a network of this version", error.to_string()))
+}
+
+fn parse(bytes: &[u8], source_name: &str) -> Result<Model> {
+    let Contents { metadata, tensors } = container::read(bytes, source_name)?;
+    let members = Members::deserialize(Value::Object(metadata))
+        .map_err(|error| Error::model(source_name, "metadata", "network, preprocess, class_names and provenance", error))?;
+    let network = untagged(members.network, source_name)?;
+    let specs = parameters(&network);
+    Mismatch::between(&specs, &tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape())).collect())
+        .check(source_name)?;
+    for spec in &specs {
+        let expected = if spec.role == ParameterRole::NumBatchesTracked { Dtype::I64 } else { Dtype::F32 };
+        let got = tensors[&spec.name].dtype();
+        if got != expected {
+            let what = format!("type of tensor `{}`", spec.name);
+            return Err(Error::model(source_name, what, format!("{expected:?}"), format!("{got:?}")));
+        }
+    }
+    let values = tensors.into_iter().filter_map(|(name, tensor)| Some((name, tensor.shape().to_vec(), tensor.to_f32()?)));
+    let in_file = |error: Error| match error {
+        error @ Error::Model { .. } => error,
+        other => Error::model(source_name, "metadata", "values that fit the network", other),
+    };
+    Model::from_named_tensors(&network, values, source_name)?
+        .with_preprocess(members.preprocess)
+        .and_then(|model| model.with_class_names(members.class_names))
+        .and_then(|model| model.with_provenance(members.provenance))
+        .map_err(in_file)
+}

@@ -1,0 +1,92 @@
+//! How images of bytes become the input of a model.
+#![forbid(unsafe_code)]
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Largest length of the shorter side that images are scaled to.
+const MAX_RESIZE: usize = 65_536;
+
+/// The map from bytes to inputs: `(byte / 255 - mean) / std` for each channel, after scaling images that have another size.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Preprocess {
+    /// Mean of each channel, of values in [0, 1].
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel, of values in [0, 1].
+    pub std: Vec<f32>,
+    /// Scale the shorter side of an image to this many pixels, then take the centre of the network's input size; without it images
+    /// are scaled to the input size itself.
+    pub resize: Option<usize>,
+}
+
+impl Preprocess {
+    /// With mean and standard deviation per channel, without `resize`.
+    pub fn new(mean: &[f32], std: &[f32]) -> Self {
+        Self { mean: mean.to_vec(), std: std.to_vec(), resize: None }
+    }
+
+    /// Bytes become `byte / 255`.
+    pub fn identity(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], std: vec![1.0; channels], resize: None }
+    }
+
+    /// The same with another `resize`.
+    #[must_use]
+    pub fn with_resize(mut self, resize: Option<usize>) -> Self {
+        self.resize = resize;
+        self
+    }
+
+    /// Checks that this fits images of `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another number of channels, values that are not finite, deviations that are not positive, and a `resize`
+    /// below the input size.
+    pub(crate) fn validate(&self, input: [usize; 3]) -> Result<()> {
+        let [channels, height, width] = input;
+        for (what, values) in [("preprocess.mean", &self.mean), ("preprocess.std", &self.std)] {
+            if values.len() != channels {
+                return Err(Error::invalid(what, format!("{channels} values, as there are channels"), values.len()));
+            }
+        }
+        if let Some(value) = self.mean.iter().find(|value| !value.is_finite()) {
+            return Err(Error::invalid("preprocess.mean", "finite values", value));
+        }
+        if let Some(value) = self.std.iter().find(|value| !(value.is_finite() && **value > 0.0)) {
+            return Err(Error::invalid("preprocess.std", "finite values above 0", value));
+        }
+        let smallest = height.max(width);
+        match self.resize {
+            Some(side) if !(smallest..=MAX_RESIZE).contains(&side) => {
+                Err(Error::invalid("preprocess.resize", format!("{smallest} to {MAX_RESIZE} pixels"), side))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_cannot_be_computed() {
+        let fits = |preprocess: Preprocess| preprocess.validate([1, 28, 28]);
+        assert!(fits(Preprocess::new(&[0.13], &[0.3])).is_ok());
+        assert!(fits(Preprocess::identity(1).with_resize(Some(28))).is_ok());
+        for wrong in [
+            Preprocess::identity(3),
+            Preprocess::new(&[0.1], &[]),
+            Preprocess::new(&[f32::NAN], &[1.0]),
+            Preprocess::new(&[0.0], &[0.0]),
+            Preprocess::new(&[0.0], &[f32::INFINITY]),
+            Preprocess::identity(1).with_resize(Some(27)),
+            Preprocess::identity(1).with_resize(Some(usize::MAX)),
+        ] {
+            assert!(matches!(fits(wrong.clone()), Err(Error::Invalid { .. })), "{wrong:?}");
+        }
+    }
+}
