@@ -253,8 +253,8 @@ mod tests {
         let open = || Cifar::Cifar100.open(dir.path(), Split::Test);
         assert_eq!(open().unwrap().class_names()[42], "42");
         let names = dir.path().join("fine_label_names.txt");
-        let text: String = (0..100).map(|class| format!("name{class}\r\n")).collect();
-        std::fs::write(&names, text + "\n").unwrap();
+        let lines: Vec<String> = (0..100).map(|class| format!("name{class}")).collect();
+        std::fs::write(&names, lines.join("\r\n") + "\n\n").unwrap();
         assert_eq!(open().unwrap().class_names()[42], "name42");
         std::fs::write(&names, "apple\npear\n").unwrap();
         assert_data_error(open(), &["fine_label_names.txt", "100 class names", "got 2"]);

@@ -184,7 +184,7 @@ pub(crate) mod tests {
 
     #[test]
     fn decompresses_no_more_than_asked() {
-        let bytes = gzip(&[7; 100_000]);
+        let bytes = gzip(&vec![7; 100_000]);
         let source = Path::new("x.gz");
         let mut stream = Gzip::new(&bytes, source);
         assert_eq!(stream.read_up_to(10).unwrap(), [7; 10]);
