@@ -1,9 +1,9 @@
 //! Writing a file so that readers, also after a crash, see the old content or the new, never a part.
 #![forbid(unsafe_code)]
 
-use std::fs::File;
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -20,29 +20,61 @@ pub(crate) fn write<'a>(path: &Path, chunks: impl IntoIterator<Item = &'a [u8]>)
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".").suffix(".partial");
-    // Temporary files are private by default; this one becomes an ordinary file, with what the user's mask leaves of 0666.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(failed)?;
+    let mut partial = PartialFile::create(folder).map_err(failed)?;
     for chunk in chunks {
-        file.write_all(chunk).map_err(failed)?;
+        partial.file.write_all(chunk).map_err(failed)?;
     }
-    file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
+    partial.file.sync_all().map_err(failed)?;
+    partial.rename(path).map_err(failed)?;
     synchronise_folder(folder).map_err(failed)
 }
 
+/// A temporary file, which is removed unless it gets another name. Nothing reads it, and a later run does not trip over one that a
+/// killed process left.
+struct PartialFile {
+    path: PathBuf,
+    file: File,
+    renamed: bool,
+}
+
+impl PartialFile {
+    fn create(folder: &Path) -> io::Result<Self> {
+        let process = std::process::id();
+        for number in 0_u64.. {
+            let path = folder.join(format!(".{process}-{number}.partial"));
+            match File::create_new(&path) {
+                Ok(file) => return Ok(Self { path, file, renamed: false }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("fewer than 2^64 files fit into a folder")
+    }
+
+    fn rename(mut self, path: &Path) -> io::Result<()> {
+        fs::rename(&self.path, path)?;
+        self.renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.renamed {
+            // The error that led here is the one to report; this file is harmless.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 /// Makes the rename itself durable, where folders can be synchronised at all.
-fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
+fn synchronise_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> =
@@ -68,6 +100,16 @@ mod tests {
         let error = write(&folder.path().join("absent/model"), [&b"x"[..]]).unwrap_err();
         assert!(matches!(&error, Error::Io { action: "write", path, .. } if path.ends_with("absent/model")), "{error}");
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_left_over_temporary_file_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let left_over = format!(".{}-0.partial", std::process::id());
+        fs::write(folder.path().join(&left_over), b"half").unwrap();
+        write(&folder.path().join("model"), [&b"whole"[..]]).unwrap();
+        assert_eq!(fs::read(folder.path().join("model")).unwrap(), b"whole");
+        assert_eq!(names(folder.path()), [left_over.as_str(), "model"]);
     }
 
     #[test]
