@@ -12,6 +12,8 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 use flate2::{Compression, write::GzEncoder};
+use leanresnet::net::parameters;
+use leanresnet::{Model, Network};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -28,9 +30,12 @@ struct Target {
 }
 
 /// All targets, in alphabetical order.
-const TARGETS: [Target; 2] = [
+const TARGETS: [Target; 5] = [
     Target { name: "cifar", run: leanresnet_fuzz::cifar, seeds: cifar_files },
+    Target { name: "config", run: leanresnet_fuzz::config, seeds: configurations },
     Target { name: "idx", run: leanresnet_fuzz::idx, seeds: idx_files },
+    Target { name: "import", run: leanresnet_fuzz::import, seeds: state_dicts },
+    Target { name: "model", run: leanresnet_fuzz::model, seeds: model_files },
 ];
 
 fn cifar_files() -> Vec<Vec<u8>> {
@@ -42,10 +47,61 @@ fn cifar_files() -> Vec<Vec<u8>> {
     vec![cifar10(&[3]), cifar10(&[0, 9]), [&[1, 19, 99], &pixels[..]].concat()]
 }
 
+fn configurations() -> Vec<Vec<u8>> {
+    let detailed = r#"
+        version = 1
+        [network]
+        input = [3, 32, 32]
+        class_names = ["cat", "dog"]
+        norm_epsilon = 1e-4
+        stages = [{ width = 8, blocks = 2 }, { width = 16, blocks = 1, stencil = "cross4" }]
+        stem = { kernel = 7, stride = 2 }
+        block = { form = "symmetric", stencil = "box9", norms = 2, relu_after_sum = true, scale = 0.5 }
+        connection = { form = "conv-pool" }
+        [train]
+        epochs = 2
+    "#;
+    let presets = ["small", "base", "imagenet"].map(|name| Network::preset(name).expect("a preset").to_toml());
+    let short = ["[network]\npreset = \"small\"\n".to_owned(), detailed.to_owned()];
+    short.into_iter().chain(presets).map(String::into_bytes).collect()
+}
+
 fn idx_files() -> Vec<Vec<u8>> {
     let images: Vec<u8> = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4].into_iter().chain(0..24).collect();
     let labels = vec![0, 0, 8, 1, 0, 0, 0, 5, 0, 1, 2, 9, 4];
     vec![gzip(&images), gzip(&labels), images, labels]
+}
+
+fn state_dicts() -> Vec<Vec<u8>> {
+    let model = Model::random(&leanresnet_fuzz::small_network(), 1);
+    let behind_map = |map: &str, file: &[u8]| [&[map.len() as u8], map.as_bytes(), file].concat();
+    vec![
+        behind_map("", &state_dict(&model, "")),
+        behind_map("module.* = *\n", &state_dict(&model, "module.")),
+        behind_map("# all but the head\nhead.* =\n", &state_dict(&model, "")),
+    ]
+}
+
+/// The tensors of `model`, their names behind `prefix`, as a safetensors file of another program.
+fn state_dict(model: &Model, prefix: &str) -> Vec<u8> {
+    let mut entries = Vec::new();
+    let mut data: Vec<u8> = Vec::new();
+    for spec in parameters(model.network()) {
+        let Some((shape, values)) = model.tensor(&spec.name) else { continue };
+        let start = data.len();
+        data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        let end = data.len();
+        entries.push(format!(r#""{prefix}{}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{start},{end}]}}"#, spec.name));
+    }
+    let header = format!("{{{}}}", entries.join(","));
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
+}
+
+fn model_files() -> Vec<Vec<u8>> {
+    let symmetric = "[network]\ninput = [1, 4, 4]\nclasses = 2\nstages = [{ width = 2, blocks = 1 }, { width = 4, blocks = 1 }]\n\
+                     block = { form = \"symmetric\" }\n";
+    let networks = [leanresnet_fuzz::small_network(), Network::from_toml(symmetric).expect("a valid network")];
+    networks.map(|network| Model::random(&network, 1).to_bytes().expect("a model fits into a file")).to_vec()
 }
 
 fn gzip(content: &[u8]) -> Vec<u8> {
@@ -117,8 +173,37 @@ fn cifar() {
 }
 
 #[test]
-fn idx() {
+fn config() {
     replay_corpus(&TARGETS[1]);
+}
+
+#[test]
+fn idx() {
+    replay_corpus(&TARGETS[2]);
+}
+
+#[test]
+fn import() {
+    replay_corpus(&TARGETS[3]);
+}
+
+#[test]
+fn model() {
+    replay_corpus(&TARGETS[4]);
+}
+
+/// A corpus whose inputs are all refused at the door would test little.
+#[test]
+fn the_seeds_are_accepted() {
+    for seed in model_files() {
+        assert!(Model::from_bytes(&seed).is_ok());
+    }
+    for seed in configurations() {
+        assert!(Network::from_toml(str::from_utf8(&seed).expect("text")).is_ok());
+    }
+    let file = state_dict(&Model::random(&leanresnet_fuzz::small_network(), 1), "");
+    let report = leanresnet::net::import(&file, "seed", &leanresnet_fuzz::small_network(), &[]).expect("a state dict");
+    assert!(report.model.is_some());
 }
 
 #[test]

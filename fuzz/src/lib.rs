@@ -8,7 +8,12 @@ use std::path::Path;
 
 use leanresnet::data::cifar::Cifar;
 use leanresnet::data::idx;
-use leanresnet::{Error, ErrorKind};
+use leanresnet::net::{import as import_state_dict, parameters, parse_name_map};
+use leanresnet::{Error, ErrorKind, Model, Network};
+
+/// How a model file starts after the 8 bytes with the length of its header; the 16 digits of the checksum follow.
+const MODEL_OPENING: &[u8] = br#"{"__metadata__":{"leanresnet":"{\"checksum\":\""#;
+const MODEL_DIGITS: usize = 8 + MODEL_OPENING.len();
 
 /// The records of a CIFAR file; the first byte chooses between the two formats.
 pub fn cifar(data: &[u8]) {
@@ -21,6 +26,21 @@ pub fn cifar(data: &[u8]) {
             assert!(records.labels.iter().all(|&label| label < classes));
         }
         Err(error) => assert_refusal(&error, ErrorKind::Data),
+    }
+}
+
+/// A network in TOML.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match Network::from_toml(text) {
+        Ok(network) => {
+            // Sizes of an accepted network do not overflow.
+            let values = parameters(&network).iter().try_fold(0_usize, |sum, spec| sum.checked_add(spec.values()));
+            assert!(values.is_some_and(|values| values > 0));
+            let again = Network::from_toml(&network.to_toml()).expect("what was written can be read");
+            assert_eq!(again, network);
+        }
+        Err(error) => assert_refusal(&error, ErrorKind::Usage),
     }
 }
 
@@ -42,6 +62,59 @@ pub fn idx(data: &[u8]) {
         Ok(labels) => assert!(!labels.is_empty() && labels.iter().all(|&label| label < 10)),
         Err(error) => assert_refusal(&error, ErrorKind::Data),
     }
+}
+
+/// A state dict for [`small_network`], behind a byte with the length of a map of names, and that map.
+pub fn import(data: &[u8]) {
+    let Some((&length, rest)) = data.split_first() else { return };
+    let Some((map, bytes)) = rest.split_at_checked(usize::from(length)) else { return };
+    let Ok(map) = std::str::from_utf8(map) else { return };
+    let map = match parse_name_map(map) {
+        Ok(map) => map,
+        Err(error) => return assert_refusal(&error, ErrorKind::Usage),
+    };
+    match import_state_dict(bytes, "input", &small_network(), &map) {
+        Ok(report) => {
+            let fits = report.missing.is_empty() && report.unexpected.is_empty() && report.misshaped.is_empty();
+            assert_eq!(report.model.is_some(), fits);
+        }
+        Err(error) => assert_refusal(&error, ErrorKind::Data),
+    }
+}
+
+/// A model file: as it is, and with its checksum put right, so that damage reaches what is behind the checksum.
+pub fn model(data: &[u8]) {
+    model_file(data);
+    if data.get(8..).is_some_and(|text| text.starts_with(MODEL_OPENING)) && data.len() >= MODEL_DIGITS + 16 {
+        let mut repaired = data.to_vec();
+        let digits = MODEL_DIGITS..MODEL_DIGITS + 16;
+        repaired[digits.clone()].fill(b'0');
+        let checksum = format!("{:016x}", crc64(&repaired));
+        repaired[digits].copy_from_slice(checksum.as_bytes());
+        model_file(&repaired);
+    }
+}
+
+fn model_file(bytes: &[u8]) {
+    match Model::from_bytes(bytes) {
+        Ok(model) => {
+            let written = model.to_bytes().expect("what was read can be written");
+            let again = Model::from_bytes(&written).expect("what was written can be read");
+            assert!(again.to_bytes().is_ok_and(|bytes| bytes == written), "a model changes when it is written and read");
+        }
+        Err(error) => assert_refusal(&error, ErrorKind::Data),
+    }
+}
+
+/// The network that [`import`] reads state dicts for.
+pub fn small_network() -> Network {
+    Network::builder().with_input([1, 4, 4]).with_classes(2).with_stage(2, 1).build().expect("a valid network")
+}
+
+/// CRC-64/XZ bit by bit, as its definition says.
+fn crc64(bytes: &[u8]) -> u64 {
+    let shift = |remainder: u64, _| (remainder >> 1) ^ (0xC96C_5795_D787_0F42 * (remainder & 1));
+    !bytes.iter().fold(!0, |remainder, &byte| (0..8).fold(remainder ^ u64::from(byte), shift))
 }
 
 /// An error about the input has the class that its reader documents, and a message that says what came instead of what.
