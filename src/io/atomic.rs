@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -20,55 +20,31 @@ pub(crate) fn write<'a>(path: &Path, chunks: impl IntoIterator<Item = &'a [u8]>)
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let mut partial = PartialFile::create(folder).map_err(failed)?;
-    for chunk in chunks {
-        partial.file.write_all(chunk).map_err(failed)?;
+    let (temporary, mut file) = create_beside(path, folder).map_err(failed)?;
+    let written = chunks.into_iter().try_for_each(|chunk| file.write_all(chunk)).and_then(|()| file.sync_all());
+    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+        // What failed is reported; that the rest could not be removed either would not help anybody.
+        let _ = fs::remove_file(&temporary);
+        return Err(failed(error));
     }
-    partial.file.sync_all().map_err(failed)?;
-    partial.rename(path).map_err(failed)?;
     synchronise_folder(folder).map_err(failed)
 }
 
-/// A temporary file, which is removed unless it gets another name. Nothing reads it, and a later run does not trip over one that a
-/// killed process left.
-struct PartialFile {
-    path: PathBuf,
-    file: File,
-    renamed: bool,
-}
-
-impl PartialFile {
-    fn create(folder: &Path) -> io::Result<Self> {
-        let process = std::process::id();
-        for number in 0_u64.. {
-            let path = folder.join(format!(".{process}-{number}.partial"));
-            match File::create_new(&path) {
-                Ok(file) => return Ok(Self { path, file, renamed: false }),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        unreachable!("fewer than 2^64 files fit into a folder")
-    }
-
-    fn rename(mut self, path: &Path) -> io::Result<()> {
-        fs::rename(&self.path, path)?;
-        self.renamed = true;
-        Ok(())
-    }
-}
-
-impl Drop for PartialFile {
-    fn drop(&mut self) {
-        if !self.renamed {
-            // The error that led here is the one to report; this file is harmless.
-            let _ = fs::remove_file(&self.path);
+/// A new file beside `path` under a name that nobody uses: two writers never share one.
+fn create_beside(path: &Path, folder: &Path) -> std::io::Result<(PathBuf, File)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for attempt in 0..1000 {
+        let temporary = folder.join(format!(".{name}.{}.{attempt}.partial", std::process::id()));
+        match File::create_new(&temporary) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            created => return created.map(|file| (temporary, file)),
         }
     }
+    Err(ErrorKind::AlreadyExists.into())
 }
 
 /// Makes the rename itself durable, where folders can be synchronised at all.
-fn synchronise_folder(folder: &Path) -> io::Result<()> {
+fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
@@ -100,16 +76,6 @@ mod tests {
         let error = write(&folder.path().join("absent/model"), [&b"x"[..]]).unwrap_err();
         assert!(matches!(&error, Error::Io { action: "write", path, .. } if path.ends_with("absent/model")), "{error}");
         assert!(names(folder.path()).is_empty());
-    }
-
-    #[test]
-    fn a_left_over_temporary_file_is_in_nobodys_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let left_over = format!(".{}-0.partial", std::process::id());
-        fs::write(folder.path().join(&left_over), b"half").unwrap();
-        write(&folder.path().join("model"), [&b"whole"[..]]).unwrap();
-        assert_eq!(fs::read(folder.path().join("model")).unwrap(), b"whole");
-        assert_eq!(names(folder.path()), [left_over.as_str(), "model"]);
     }
 
     #[test]

@@ -140,7 +140,7 @@ pub(crate) fn to_bytes(mut metadata: Map<String, Value>, tensors: Vec<(String, S
     if text.len() > MAX_METADATA {
         return Err(Error::invalid("metadata of the file", format!("at most {MAX_METADATA} bytes"), text.len()));
     }
-    let mut bytes = safetensors::serialize(tensors, Some([(KEY.to_owned(), text)].into_iter().collect()))
+    let mut bytes = safetensors::serialize(tensors, Some(std::iter::once((KEY.to_owned(), text)).collect()))
         .map_err(|error| Error::invalid("tensors of the file", "values that fill their shapes, in a short header", error))?;
     assert!(bytes[LENGTH_BYTES..].starts_with(OPENING), "the metadata must open the header, or the checksum has no fixed place");
     let digits = digits_of(&bytes);
@@ -280,7 +280,7 @@ mod tests {
         let message = refused(&bytes);
         assert!(message.contains("run `leanresnet import FILE --preset P`"), "{message}");
         assert_eq!(read_state_dict(&bytes, "bytes").unwrap()["weight"].to_f32().unwrap(), [1.0]);
-        let other = [(KEY.to_owned(), "{\"version\":1}".to_owned())].into_iter().collect();
+        let other = std::iter::once((KEY.to_owned(), "{\"version\":1}".to_owned())).collect();
         let message = refused(&safetensors::serialize(tensors, Some(other)).unwrap());
         assert!(message.contains("a checksum at the start of the header, got none"), "{message}");
     }

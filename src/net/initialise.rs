@@ -11,7 +11,7 @@ use crate::random::{Purpose, Random};
 pub(crate) fn initial_values(spec: &ParameterSpec, seed: u64, position: usize) -> Vec<f32> {
     let mut random = Random::keyed(seed, Purpose::Weights, position as u64, 0);
     let count = spec.values();
-    let mut normal = |gain: f64| {
+    let normal = |gain: f64| {
         let deviation = (gain / spec.fan_in as f64).sqrt() as f32;
         move || random.normal() * deviation
     };
