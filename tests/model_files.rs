@@ -1,7 +1,6 @@
 //! Model files: bit-exact round trips, damaged and hostile content, and the import of state dicts.
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
@@ -66,7 +65,7 @@ fn model_file(tensors: &Tensors, edit: impl Fn(String) -> String) -> Vec<u8> {
     let text = header.metadata().as_ref().unwrap()["leanresnet"].clone();
     let text = format!("{{\"checksum\":\"0000000000000000{}", &edit(text)[29..]);
     let views = tensors.iter().map(|(name, dtype, shape, data)| (name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
-    let mut bytes = safetensors::serialize(views, Some(HashMap::from([("leanresnet".to_owned(), text)]))).unwrap();
+    let mut bytes = safetensors::serialize(views, Some(std::iter::once(("leanresnet".to_owned(), text)).collect())).unwrap();
     let remainder = bytes.iter().fold(!0_u64, |crc, byte| {
         (0..8).fold(crc ^ u64::from(*byte), |crc, _| (crc >> 1) ^ if crc & 1 == 1 { 0xC96C_5795_D787_0F42 } else { 0 })
     });
