@@ -5,6 +5,7 @@ mod conv;
 pub mod data;
 mod dispatch;
 pub mod error;
+mod exec;
 mod ffi;
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
@@ -21,6 +22,7 @@ mod reference;
 pub mod stencil;
 
 pub use error::{Error, ErrorKind, Result};
+pub use exec::pool::{Pool, default_threads};
 pub use isa::Isa;
 pub use net::{Model, Network};
 pub use stencil::Stencil;

@@ -1,0 +1,5 @@
+//! Running work on threads: pools, regions of phases, memory that tasks share.
+
+pub(crate) mod pool;
+pub(crate) mod region;
+pub(crate) mod shared;
