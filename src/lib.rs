@@ -20,9 +20,13 @@ mod random;
 #[cfg(feature = "__internals")]
 mod reference;
 pub mod stencil;
+#[cfg(feature = "train")]
+pub mod train;
 
 pub use error::{Error, ErrorKind, Result};
 pub use exec::pool::{Pool, default_threads};
 pub use isa::Isa;
-pub use net::{Model, Network};
+pub use net::{Images, Logits, Model, Network, Session};
 pub use stencil::Stencil;
+#[cfg(feature = "train")]
+pub use train::{Observer, RunConfig, TrainConfig, Trainer};

@@ -2,4 +2,6 @@
 
 pub(crate) mod pool;
 pub(crate) mod region;
+pub(crate) mod segment;
 pub(crate) mod shared;
+pub(crate) mod tensor;

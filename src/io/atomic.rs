@@ -65,7 +65,7 @@ impl Drop for PartialFile {
 }
 
 /// Makes the rename itself durable, where folders can be synchronised at all.
-fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
