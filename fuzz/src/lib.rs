@@ -4,16 +4,35 @@
 //! time. Every reader has to answer with a typed error or with a value that keeps its promises.
 #![forbid(unsafe_code)]
 
+use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use leanresnet::data::cifar::Cifar;
 use leanresnet::data::idx;
 use leanresnet::net::{import as import_state_dict, parameters, parse_name_map};
+use leanresnet::train::{RunConfig, model_of_checkpoint};
 use leanresnet::{Error, ErrorKind, Model, Network};
 
-/// How a model file starts after the 8 bytes with the length of its header; the 16 digits of the checksum follow.
-const MODEL_OPENING: &[u8] = br#"{"__metadata__":{"leanresnet":"{\"checksum\":\""#;
-const MODEL_DIGITS: usize = 8 + MODEL_OPENING.len();
+/// How a model file or checkpoint starts after the 8 bytes with the length of its header; the 16 digits of the checksum follow.
+const FILE_OPENING: &[u8] = br#"{"__metadata__":{"leanresnet":"{\"checksum\":\""#;
+const CHECKSUM_DIGITS: Range<usize> = 8 + FILE_OPENING.len()..8 + FILE_OPENING.len() + 16;
+
+/// A checkpoint, as the file that it is: as it comes, and with its checksum put right.
+pub fn checkpoint(data: &[u8]) {
+    with_checksum_repaired(data, checkpoint_file);
+}
+
+fn checkpoint_file(bytes: &[u8]) {
+    let path = std::env::temp_dir().join(format!("leanresnet-fuzz-{}.ckpt", std::process::id()));
+    fs::write(&path, bytes).expect("write a temporary file");
+    let model = model_of_checkpoint(&path);
+    fs::remove_file(&path).expect("remove a temporary file");
+    match model {
+        Ok(model) => drop(model.to_bytes().expect("a model that was made can be written")),
+        Err(error) => assert_refusal(&error, ErrorKind::Data),
+    }
+}
 
 /// The records of a CIFAR file; the first byte chooses between the two formats.
 pub fn cifar(data: &[u8]) {
@@ -29,9 +48,16 @@ pub fn cifar(data: &[u8]) {
     }
 }
 
-/// A network in TOML.
+/// A configuration file, read for its network alone and as a whole.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
+    match RunConfig::from_toml(text) {
+        Ok(config) => {
+            let again = RunConfig::from_toml(&config.to_toml()).expect("what was written can be read");
+            assert_eq!(again, config);
+        }
+        Err(error) => assert_refusal(&error, ErrorKind::Usage),
+    }
     match Network::from_toml(text) {
         Ok(network) => {
             // Sizes of an accepted network do not overflow.
@@ -82,17 +108,9 @@ pub fn import(data: &[u8]) {
     }
 }
 
-/// A model file: as it is, and with its checksum put right, so that damage reaches what is behind the checksum.
+/// A model file: as it comes, and with its checksum put right.
 pub fn model(data: &[u8]) {
-    model_file(data);
-    if data.get(8..).is_some_and(|text| text.starts_with(MODEL_OPENING)) && data.len() >= MODEL_DIGITS + 16 {
-        let mut repaired = data.to_vec();
-        let digits = MODEL_DIGITS..MODEL_DIGITS + 16;
-        repaired[digits.clone()].fill(b'0');
-        let checksum = format!("{:016x}", crc64(&repaired));
-        repaired[digits].copy_from_slice(checksum.as_bytes());
-        model_file(&repaired);
-    }
+    with_checksum_repaired(data, model_file);
 }
 
 fn model_file(bytes: &[u8]) {
@@ -109,6 +127,18 @@ fn model_file(bytes: &[u8]) {
 /// The network that [`import`] reads state dicts for.
 pub fn small_network() -> Network {
     Network::builder().with_input([1, 4, 4]).with_classes(2).with_stage(2, 1).build().expect("a valid network")
+}
+
+/// Calls `reader` with `data`, and once more with the right checksum, so that damage reaches what is behind the checksum.
+fn with_checksum_repaired(data: &[u8], reader: fn(&[u8])) {
+    reader(data);
+    if data.get(8..).is_some_and(|text| text.starts_with(FILE_OPENING)) && data.len() >= CHECKSUM_DIGITS.end {
+        let mut repaired = data.to_vec();
+        repaired[CHECKSUM_DIGITS].fill(b'0');
+        let checksum = format!("{:016x}", crc64(&repaired));
+        repaired[CHECKSUM_DIGITS].copy_from_slice(checksum.as_bytes());
+        reader(&repaired);
+    }
 }
 
 /// CRC-64/XZ bit by bit, as its definition says.

@@ -3,16 +3,15 @@
 //! `cargo test --test fuzz_replay -- --ignored` writes the well-formed inputs to `fuzz/corpus`, where cargo-fuzz starts from.
 #![forbid(unsafe_code)]
 
-#[path = "../fuzz/src/lib.rs"]
+#[path = "../../fuzz/src/lib.rs"]
 pub mod leanresnet_fuzz;
+mod seeds;
 
 use std::fs;
-use std::io::Write;
 use std::panic::catch_unwind;
 use std::path::Path;
 
-use flate2::{Compression, write::GzEncoder};
-use leanresnet::net::parameters;
+use leanresnet::train::RunConfig;
 use leanresnet::{Model, Network};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -30,85 +29,14 @@ struct Target {
 }
 
 /// All targets, in alphabetical order.
-const TARGETS: [Target; 5] = [
-    Target { name: "cifar", run: leanresnet_fuzz::cifar, seeds: cifar_files },
-    Target { name: "config", run: leanresnet_fuzz::config, seeds: configurations },
-    Target { name: "idx", run: leanresnet_fuzz::idx, seeds: idx_files },
-    Target { name: "import", run: leanresnet_fuzz::import, seeds: state_dicts },
-    Target { name: "model", run: leanresnet_fuzz::model, seeds: model_files },
+const TARGETS: [Target; 6] = [
+    Target { name: "checkpoint", run: leanresnet_fuzz::checkpoint, seeds: seeds::checkpoints },
+    Target { name: "cifar", run: leanresnet_fuzz::cifar, seeds: seeds::cifar_files },
+    Target { name: "config", run: leanresnet_fuzz::config, seeds: seeds::configurations },
+    Target { name: "idx", run: leanresnet_fuzz::idx, seeds: seeds::idx_files },
+    Target { name: "import", run: leanresnet_fuzz::import, seeds: seeds::state_dicts },
+    Target { name: "model", run: leanresnet_fuzz::model, seeds: seeds::model_files },
 ];
-
-fn cifar_files() -> Vec<Vec<u8>> {
-    let pixels: Vec<u8> = (0..3 * 32 * 32).map(|position| (position % 251) as u8).collect();
-    let cifar10 = |labels: &[u8]| -> Vec<u8> {
-        let records = labels.iter().flat_map(|&label| [&[label], &pixels[..]].concat());
-        [0].into_iter().chain(records).collect()
-    };
-    vec![cifar10(&[3]), cifar10(&[0, 9]), [&[1, 19, 99], &pixels[..]].concat()]
-}
-
-fn configurations() -> Vec<Vec<u8>> {
-    let detailed = r#"
-        version = 1
-        [network]
-        input = [3, 32, 32]
-        class_names = ["cat", "dog"]
-        norm_epsilon = 1e-4
-        stages = [{ width = 8, blocks = 2 }, { width = 16, blocks = 1, stencil = "cross4" }]
-        stem = { kernel = 7, stride = 2 }
-        block = { form = "symmetric", stencil = "box9", norms = 2, relu_after_sum = true, scale = 0.5 }
-        connection = { form = "conv-pool" }
-        [train]
-        epochs = 2
-    "#;
-    let presets = ["small", "base", "imagenet"].map(|name| Network::preset(name).expect("a preset").to_toml());
-    let short = ["[network]\npreset = \"small\"\n".to_owned(), detailed.to_owned()];
-    short.into_iter().chain(presets).map(String::into_bytes).collect()
-}
-
-fn idx_files() -> Vec<Vec<u8>> {
-    let images: Vec<u8> = [0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4].into_iter().chain(0..24).collect();
-    let labels = vec![0, 0, 8, 1, 0, 0, 0, 5, 0, 1, 2, 9, 4];
-    vec![gzip(&images), gzip(&labels), images, labels]
-}
-
-fn state_dicts() -> Vec<Vec<u8>> {
-    let model = Model::random(&leanresnet_fuzz::small_network(), 1);
-    let behind_map = |map: &str, file: &[u8]| [&[map.len() as u8], map.as_bytes(), file].concat();
-    vec![
-        behind_map("", &state_dict(&model, "")),
-        behind_map("module.* = *\n", &state_dict(&model, "module.")),
-        behind_map("# all but the head\nhead.* =\n", &state_dict(&model, "")),
-    ]
-}
-
-/// The tensors of `model`, their names behind `prefix`, as a safetensors file of another program.
-fn state_dict(model: &Model, prefix: &str) -> Vec<u8> {
-    let mut entries = Vec::new();
-    let mut data: Vec<u8> = Vec::new();
-    for spec in parameters(model.network()) {
-        let Some((shape, values)) = model.tensor(&spec.name) else { continue };
-        let start = data.len();
-        data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        let end = data.len();
-        entries.push(format!(r#""{prefix}{}":{{"dtype":"F32","shape":{shape:?},"data_offsets":[{start},{end}]}}"#, spec.name));
-    }
-    let header = format!("{{{}}}", entries.join(","));
-    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat()
-}
-
-fn model_files() -> Vec<Vec<u8>> {
-    let symmetric = "[network]\ninput = [1, 4, 4]\nclasses = 2\nstages = [{ width = 2, blocks = 1 }, { width = 4, blocks = 1 }]\n\
-                     block = { form = \"symmetric\" }\n";
-    let networks = [leanresnet_fuzz::small_network(), Network::from_toml(symmetric).expect("a valid network")];
-    networks.map(|network| Model::random(&network, 1).to_bytes().expect("a model fits into a file")).to_vec()
-}
-
-fn gzip(content: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(content).expect("write to memory");
-    encoder.finish().expect("write to memory")
-}
 
 /// Changes `input` in one of the ways that find mistakes in readers.
 fn mutate(input: &mut Vec<u8>, others: &[Vec<u8>], random: &mut ChaCha8Rng) {
@@ -168,41 +96,55 @@ fn replay_corpus(target: &Target) {
 }
 
 #[test]
-fn cifar() {
+fn checkpoint() {
     replay_corpus(&TARGETS[0]);
 }
 
 #[test]
-fn config() {
+fn cifar() {
     replay_corpus(&TARGETS[1]);
 }
 
 #[test]
-fn idx() {
+fn config() {
     replay_corpus(&TARGETS[2]);
 }
 
 #[test]
-fn import() {
+fn idx() {
     replay_corpus(&TARGETS[3]);
 }
 
 #[test]
-fn model() {
+fn import() {
     replay_corpus(&TARGETS[4]);
+}
+
+#[test]
+fn model() {
+    replay_corpus(&TARGETS[5]);
 }
 
 /// A corpus whose inputs are all refused at the door would test little.
 #[test]
 fn the_seeds_are_accepted() {
-    for seed in model_files() {
-        assert!(Model::from_bytes(&seed).is_ok());
+    for seed in seeds::model_files() {
+        Model::from_bytes(&seed).expect("a model");
     }
-    for seed in configurations() {
-        assert!(Network::from_toml(str::from_utf8(&seed).expect("text")).is_ok());
+    for seed in seeds::configurations() {
+        let text = str::from_utf8(&seed).expect("text");
+        Network::from_toml(text).expect("a network");
+        RunConfig::from_toml(text).expect("a training run");
     }
-    let file = state_dict(&Model::random(&leanresnet_fuzz::small_network(), 1), "");
-    let report = leanresnet::net::import(&file, "seed", &leanresnet_fuzz::small_network(), &[]).expect("a state dict");
+    let folder = tempfile::tempdir().expect("a folder");
+    for seed in seeds::checkpoints() {
+        let path = folder.path().join("last.ckpt");
+        fs::write(&path, seed).expect("write a file");
+        leanresnet::train::model_of_checkpoint(&path).expect("a checkpoint");
+    }
+    let network = leanresnet_fuzz::small_network();
+    let file = seeds::state_dict(&Model::random(&network, 1), "");
+    let report = leanresnet::net::import(&file, "seed", &network, &[]).expect("a state dict");
     assert!(report.model.is_some());
 }
 
