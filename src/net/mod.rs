@@ -26,9 +26,9 @@ mod validate;
 
 pub use architecture::{Block, BlockForm, Connection, ConnectionForm, Norm, Operator, Stage, Stem, StemPool};
 pub use builder::NetworkBuilder;
-pub use images::Images;
 #[cfg(feature = "train")]
 pub(crate) use config_file::syntax_error;
+pub use images::Images;
 pub use import::{ImportReport, import};
 pub use layers::{LayerSummary, layers};
 pub use mismatch::Misshaped;
