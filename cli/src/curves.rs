@@ -132,10 +132,7 @@ fn draw<B: DrawingBackend>(area: DrawingArea<B, Shift>, loss: &Panel, top1: &Pan
     area.present().map_err(|error| failed(&error))
 }
 
-fn draw_panel<B: DrawingBackend>(
-    area: &DrawingArea<B, Shift>,
-    panel: &Panel,
-) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+fn draw_panel<B: DrawingBackend>(area: &DrawingArea<B, Shift>, panel: &Panel) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     let text = |size: u32| (FONT, size).into_font().color(&TEXT);
     let mut chart = ChartBuilder::on(area)
         .margin(16)
@@ -166,7 +163,11 @@ fn draw_panel<B: DrawingBackend>(
     }
     chart
         .configure_series_labels()
-        .position(if panel.low == 0.0 && panel.high < 100.0 { SeriesLabelPosition::UpperRight } else { SeriesLabelPosition::LowerRight })
+        .position(if panel.low == 0.0 && panel.high < 100.0 {
+            SeriesLabelPosition::UpperRight
+        } else {
+            SeriesLabelPosition::LowerRight
+        })
         .background_style(WHITE.mix(0.85))
         .border_style(GRID)
         .label_font(text(14))

@@ -63,7 +63,11 @@ fn check(model: &Model, dataset: &dyn Dataset) -> Result<(), Failure> {
     let network = model.network();
     let mismatch = |what: &str, wanted: String, got: String| Err(Failure::usage(expected(what, wanted, got), hint));
     if network.input() != dataset.shape() {
-        return mismatch("images of the data set", format!("{:?}, as the model's input", network.input()), format!("{:?}", dataset.shape()));
+        return mismatch(
+            "images of the data set",
+            format!("{:?}, as the model's input", network.input()),
+            format!("{:?}", dataset.shape()),
+        );
     }
     let names = dataset.class_names();
     if network.classes() != names.len() {

@@ -58,12 +58,22 @@ impl Interrupt {
     }
 }
 
+/// Makes writing beyond the allowed size of files an error with a message, instead of a signal that ends the process.
+pub fn ignore_file_size_signal() {
+    // Without the handler the process ends as it always did.
+    #[cfg(unix)]
+    let _ = flag::register(signal_hook::consts::SIGXFSZ, Arc::new(AtomicBool::new(false)));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn signals_have_the_exit_codes_of_shells() {
-        assert_eq!([Signal(SIGINT), Signal(SIGTERM)].map(|signal| (signal.name(), signal.exit_code())), [("SIGINT", 130), ("SIGTERM", 143)]);
+        assert_eq!(
+            [Signal(SIGINT), Signal(SIGTERM)].map(|signal| (signal.name(), signal.exit_code())),
+            [("SIGINT", 130), ("SIGTERM", 143)]
+        );
     }
 }

@@ -31,6 +31,7 @@ use context::Context;
 use failure::Outcome;
 
 fn main() -> ExitCode {
+    interrupt::ignore_file_size_signal();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return arguments::report(&error),

@@ -71,7 +71,10 @@ fn fault(what: &'static str, wanted: &str, got: impl ToString) -> Fault {
 
 fn wrong(path: &Path, fault: &Fault) -> Failure {
     let message = expected(format!("{}: {}", path.display(), fault.what), &fault.wanted, &fault.got);
-    Failure::data(message, "in Python: numpy.save('x.npy', numpy.ascontiguousarray(images, dtype='<f4')) with images [n, c, h, w]")
+    Failure::data(
+        message,
+        "in Python: numpy.save('x.npy', numpy.ascontiguousarray(images, dtype='<f4')) with images [n, c, h, w]",
+    )
 }
 
 /// The text of the header, and where the data begins.

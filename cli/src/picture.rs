@@ -31,7 +31,11 @@ pub fn load(path: &Path, [channels, height, width]: [usize; 3], preprocess: &Pre
             let (long, short) = (picture.width().max(picture.height()), picture.width().min(picture.height()));
             let other = ((u64::from(long) * u64::from(side) + u64::from(short) / 2) / u64::from(short.max(1))) as u32;
             if other > LARGEST_SIDE {
-                let message = expected(format!("{}: shape", path.display()), "a picture that is not much longer than wide", format!("{long} x {short}"));
+                let message = expected(
+                    format!("{}: shape", path.display()),
+                    "a picture that is not much longer than wide",
+                    format!("{long} x {short}"),
+                );
                 return Err(Failure::data(message, "cut the picture first"));
             }
             let (scaled_width, scaled_height) = if picture.width() <= picture.height() { (side, other) } else { (other, side) };

@@ -115,13 +115,7 @@ fn text(answer: &PictureAnswer<'_>) -> String {
     text
 }
 
-fn array(
-    context: &Context<'_>,
-    model: &Model,
-    mut session: Session,
-    (input, output): (&Path, &Path),
-    batch: usize,
-) -> Outcome {
+fn array(context: &Context<'_>, model: &Model, mut session: Session, (input, output): (&Path, &Path), batch: usize) -> Outcome {
     let mut reader = npy::Reader::open(input)?;
     let [images, channels, height, width] = reader.shape();
     let wanted = model.network().input();

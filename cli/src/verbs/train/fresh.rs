@@ -35,11 +35,17 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
     let mut trainer = Trainer::with_executor(config.clone(), Box::new(executor))?.with_options(fit);
     if let Some(model) = &init {
         let preprocess = model.preprocess();
-        trainer = trainer
-            .with_preprocess(leanresnet::data::Preprocess { mean: preprocess.mean.clone(), std: preprocess.std.clone() });
+        trainer =
+            trainer.with_preprocess(leanresnet::data::Preprocess { mean: preprocess.mean.clone(), std: preprocess.std.clone() });
     }
     let folder = folder(options, &config)?;
-    context.output.note(&format!("training {} on {} ({} images): {}", config.network, config.data.name, train.len(), folder.path().display()));
+    context.output.note(&format!(
+        "training {} on {} ({} images): {}",
+        config.network,
+        config.data.name,
+        train.len(),
+        folder.path().display()
+    ));
     let progress = TrainingProgress::new(context, folder.clone(), interrupt.clone(), config.train.epochs, &[]);
     Ok(TrainingSession { trainer: trainer.in_folder(folder.clone()), folder, train, validation, progress, label: label(options) })
 }
@@ -50,7 +56,9 @@ fn configure(options: &Options, init: Option<&Model>) -> Result<(RunConfig, Box<
     let source = &options.network;
     let is_preset = source.model.is_none() && source.config.is_none();
     let mut configuration = match init {
-        Some(model) if is_preset && source.preset.is_none() && source.set.is_empty() => Configuration::of_network(model.network())?,
+        Some(model) if is_preset && source.preset.is_none() && source.set.is_empty() => {
+            Configuration::of_network(model.network())?
+        }
         _ => source.configuration()?,
     };
     options.apply(&mut configuration)?;
@@ -77,7 +85,10 @@ fn fit_options(options: &Options) -> Result<FitOptions, Failure> {
     }
     if let Some(minutes) = settings.checkpoint_every {
         let age = Duration::try_from_secs_f64(60.0 * minutes).map_err(|_| {
-            Failure::usage(expected("--checkpoint-every", "minutes, at least 0", minutes), "leanresnet train --checkpoint-every 5")
+            Failure::usage(
+                expected("--checkpoint-every", "minutes, at least 0", minutes),
+                "leanresnet train --checkpoint-every 5",
+            )
         })?;
         fit = fit.with_checkpoint_every(age);
     }

@@ -166,8 +166,30 @@ mod tests {
     #[test]
     fn flags_set_their_keys() {
         let config = config(&[
-            "--epochs", "3", "--batch", "16", "--lr", "0.2", "--warmup", "0.5", "--weight-decay", "0.001", "--augment", "flip", "--ema",
-            "0.9", "--seed", "7", "--validation", "50", "--data", "cifar10", "--data-dir", "d", "--set", "train.clip_norm=2.0",
+            "--epochs",
+            "3",
+            "--batch",
+            "16",
+            "--lr",
+            "0.2",
+            "--warmup",
+            "0.5",
+            "--weight-decay",
+            "0.001",
+            "--augment",
+            "flip",
+            "--ema",
+            "0.9",
+            "--seed",
+            "7",
+            "--validation",
+            "50",
+            "--data",
+            "cifar10",
+            "--data-dir",
+            "d",
+            "--set",
+            "train.clip_norm=2.0",
         ]);
         assert_eq!((config.train.epochs, config.train.batch, config.train.seed, config.data.validation), (3, 16, 7, 50));
         assert_eq!(config.train.schedule, ScheduleConfig::Cosine { lr: 0.2, warmup_epochs: 0.5 });
@@ -186,7 +208,9 @@ mod tests {
     fn a_resumed_run_takes_few_flags() {
         let parse = |words: &[&str]| Line::try_parse_from([&["train", "--resume", "d"], words].concat()).is_ok();
         assert!(parse(&["--epochs", "9"]));
-        for words in [["--batch", "3"], ["--preset", "base"], ["--data", "cifar10"], ["--out", "x"], ["--seed", "2"], ["--set", "a.b=1"]] {
+        for words in
+            [["--batch", "3"], ["--preset", "base"], ["--data", "cifar10"], ["--out", "x"], ["--seed", "2"], ["--set", "a.b=1"]]
+        {
             assert!(!parse(&words), "{words:?}");
         }
     }
