@@ -4,6 +4,8 @@
 //! time. Every reader has to answer with a typed error or with a value that keeps its promises.
 #![forbid(unsafe_code)]
 
+mod kernels;
+
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
@@ -13,6 +15,8 @@ use leanresnet::data::idx;
 use leanresnet::net::{import as import_state_dict, parameters, parse_name_map};
 use leanresnet::train::{RunConfig, model_of_checkpoint};
 use leanresnet::{Error, ErrorKind, Model, Network};
+
+pub use kernels::kernels;
 
 /// How a model file or checkpoint starts after the 8 bytes with the length of its header; the 16 digits of the checksum follow.
 const FILE_OPENING: &[u8] = br#"{"__metadata__":{"leanresnet":"{\"checksum\":\""#;

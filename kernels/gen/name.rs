@@ -70,10 +70,16 @@ pub fn parse(name: &str) -> Option<Fields<'_>> {
         word = next()?;
     }
     let tile = if let Some(lanes) = word.strip_prefix('v') {
-        (0, lanes.parse().ok()?)
+        (0, number(lanes)?)
     } else {
         let (rows, columns) = word.split_once('x')?;
-        (rows.parse().ok().filter(|rows| *rows > 0)?, columns.parse().ok()?)
+        (number(rows)?, number(columns)?)
     };
     if next().is_some() { None } else { Some(Fields { op, isa, spatial, tile }) }
+}
+
+/// A positive decimal number without sign or leading zeros: every kernel has one name.
+fn number(digits: &str) -> Option<usize> {
+    let is_canonical = digits.bytes().all(|digit| digit.is_ascii_digit()) && !digits.starts_with('0');
+    is_canonical.then(|| digits.parse().ok())?
 }

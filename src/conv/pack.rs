@@ -186,6 +186,20 @@ impl PackedWeights {
         self.channels
     }
 
+    /// True if every part has the length that the sizes ask for, as the kernels take for granted (contract P3).
+    pub fn is_complete(&self) -> bool {
+        let padded = panels(self.channels) * PANEL;
+        let taps = self.stencil_kind.map_or(0, |stencil| stencil.taps().len());
+        let is_square = self.stencil_kind.is_none() || (self.rows == 1 && self.row_length == self.channels);
+        let matrix = self.rows.checked_mul(self.row_length).and_then(|rows| rows.checked_mul(padded));
+        let scale_fits = |(scale, shift): &(Aligned, Aligned)| scale.len() == padded && shift.len() == padded;
+        is_square
+            && matrix == Some(self.matrix.len())
+            && self.stencil.len() == padded * taps
+            && self.bias.len() == padded
+            && self.scale.as_ref().is_none_or(scale_fits)
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let scale = self.scale.as_ref().map_or(0, |(scale, shift)| scale.len() + shift.len());
@@ -238,6 +252,25 @@ mod tests {
         assert_eq!(packed.matrix[32], 1.0); // output 0, input 1
         assert_eq!(packed.matrix[3 * 32], 96.0); // output 32, input 0
         assert_eq!(packed.matrix[3 * 32 + 8], 0.0); // padding
+    }
+
+    #[test]
+    fn incomplete_weights_are_noticed() {
+        let whole = PackedWeights::lean(Stencil::Box9, 40, &[1.0; 360], &[1.0; 1600], &[]).unwrap();
+        let whole = whole.with_scale(&[1.0; 40], &[0.0; 40]).unwrap();
+        assert!(whole.is_complete());
+        let without = |part: fn(&mut PackedWeights)| {
+            let mut weights = whole.clone();
+            part(&mut weights);
+            weights.is_complete()
+        };
+        assert!(!without(|weights| weights.matrix.truncate(1)));
+        assert!(!without(|weights| weights.stencil.truncate(1)));
+        assert!(!without(|weights| weights.bias.truncate(1)));
+        assert!(!without(|weights| weights.scale.as_mut().unwrap().1.truncate(1)));
+        assert!(!without(|weights| weights.rows = usize::MAX));
+        assert!(!PackedWeights::zeros(Some(Stencil::Box9), 1, 8, 40).is_complete(), "a lean convolution keeps its channels");
+        assert!(PackedWeights::zeros(None, 3, 8, 40).is_complete());
     }
 
     #[test]

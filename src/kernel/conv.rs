@@ -67,10 +67,10 @@ impl ConvKernel {
     /// # Panics
     /// If the rows do not lie in their slices or the weights are of another kind: a defect of the caller in this crate.
     pub fn run(&self, call: &mut ConvCall<'_>) {
-        check(call, self.stencil);
         if call.rows.is_empty() || call.width == 0 {
             return;
         }
+        check(call, self.stencil);
         match (self.native, self.stencil) {
             (None, _) => portable::conv::run(call),
             (Some(native), Some(_)) => fused(native, self.tile_rows, call),
@@ -79,10 +79,11 @@ impl ConvKernel {
     }
 }
 
-/// The conditions P1 and P3 of one call.
+/// The conditions P1 and P3 of one call that has rows and pixels.
 fn check(call: &ConvCall<'_>, stencil: Option<Stencil>) {
     let weights = call.weights;
     assert_eq!(weights.stencil_kind, stencil, "weights are for another kernel");
+    assert!(weights.is_complete(), "packed weights of another size");
     assert!(call.rows.end <= call.height, "rows outside the image");
     assert!(call.k.end <= weights.row_length && call.k.start <= call.k.end, "range of k");
     assert!(call.panels.end <= weights.channels.div_ceil(32), "range of panels");
@@ -98,11 +99,12 @@ fn check(call: &ConvCall<'_>, stencil: Option<Stencil>) {
         let held = rows.len() <= call.x.layout.ring;
         held && call.x.layout.fits(call.x.data.len(), &rows, call.width, weights.row_length)
     } else {
-        let last = call.rows.end.saturating_sub(1) * call.stride + weights.rows;
-        let rows = call.rows.start * call.stride..last;
-        call.x.layout.fits(call.x.data.len(), &rows, (call.width - 1) * call.stride + 1, weights.row_length)
+        let last = (call.rows.end - 1).saturating_mul(call.stride).saturating_add(weights.rows);
+        let rows = call.rows.start.saturating_mul(call.stride)..last;
+        let width = (call.width - 1).saturating_mul(call.stride).saturating_add(1);
+        call.x.layout.fits(call.x.data.len(), &rows, width, weights.row_length)
     };
-    assert!(call.rows.is_empty() || x_fits, "input rows outside their slice");
+    assert!(x_fits, "input rows outside their slice");
 }
 
 /// What is the same for all tiles of a call.
@@ -291,7 +293,7 @@ fn fused(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
             // SAFETY: P1 by `check`: the tile's pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the
             // rows above and below that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that
             // pixels of the tile lie side by side. P2: `y` is a unique borrow, and a residual is disjoint or y itself.
-            // P3 by the type PackedWeights. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
+            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
             first = next;
         }
@@ -324,7 +326,7 @@ fn dense(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
             bases.set(&mut args, h, first, pixels);
             // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
             // 0..rows, all of which lie in the slice. P2: `y` is a unique borrow, and a residual is disjoint or y itself.
-            // P3 by the type PackedWeights. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
+            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
             first = next;
         }

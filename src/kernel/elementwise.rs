@@ -74,6 +74,11 @@ fn same(lengths: &[usize]) {
     assert!(lengths.windows(2).all(|pair| pair[0] == pair[1]), "lengths differ: {lengths:?}");
 }
 
+/// True if two rows of `values`, the second one `row` after the first, do not overlap and lie in `length`.
+fn two_rows(length: usize, row: usize, values: usize) -> bool {
+    row >= values && length.checked_sub(row).is_some_and(|rest| rest >= values)
+}
+
 impl Elementwise {
     /// The kernel of an operator, by the registry's word.
     pub(crate) fn slot(&mut self, op: &str) -> Option<&mut Option<Native>> {
@@ -227,7 +232,7 @@ impl Elementwise {
     /// One output row of a 2x2 average pool, from the two input rows at 0 and `row`; `factor` is 1/4. An odd last pixel is not read.
     pub fn pool(&self, x: &[f32], row: usize, y: &mut [f32], channels: usize, factor: f32) {
         let width = pixels(y.len(), channels);
-        assert!(row >= 2 * y.len() && x.len() >= row + 2 * y.len(), "input rows are too short");
+        assert!(two_rows(x.len(), row, 2 * y.len()), "input rows are too short");
         let args = LeanElementwiseArgs {
             a: x.as_ptr(),
             y: y.as_mut_ptr(),
@@ -247,7 +252,7 @@ impl Elementwise {
     /// Adjoint of [`Elementwise::pool`]: the four pixels of y (rows at 0 and `row`) of each output pixel become factor * gradient.
     pub fn unpool(&self, gradient: &[f32], y: &mut [f32], row: usize, channels: usize, factor: f32) {
         let width = pixels(gradient.len(), channels);
-        assert!(row >= 2 * gradient.len() && y.len() >= row + 2 * gradient.len(), "rows of y are too short");
+        assert!(two_rows(y.len(), row, 2 * gradient.len()), "rows of y are too short");
         let args = LeanElementwiseArgs {
             a: gradient.as_ptr(),
             y: y.as_mut_ptr(),

@@ -47,9 +47,13 @@ pub struct WeightGradientCall<'a> {
     pub accumulate: bool,
 }
 
-/// Elements that `rows` x `pixels` of `values` each reach.
+/// Elements that `rows` x `pixels` of `values` each reach; more than any slice holds if that overflows.
 fn extent(rows: usize, row_step: usize, pixels: usize, pixel_step: usize, values: usize) -> usize {
-    if rows == 0 || pixels == 0 { 0 } else { (rows - 1) * row_step + (pixels - 1) * pixel_step + values }
+    if rows == 0 || pixels == 0 {
+        return 0;
+    }
+    let last = (rows - 1).saturating_mul(row_step).saturating_add((pixels - 1).saturating_mul(pixel_step));
+    last.saturating_add(values)
 }
 
 impl WeightGradientKernel {
@@ -60,7 +64,8 @@ impl WeightGradientKernel {
     pub fn run(&self, call: &mut WeightGradientCall<'_>) {
         assert!(extent(call.rows, call.x_row, call.pixels, call.x_step, call.k) <= call.x.len(), "x is too short");
         assert!(extent(call.rows, call.g_row, call.pixels, call.g_step, call.channels) <= call.g.len(), "g is too short");
-        let dw_extent = extent(1, 0, panels(call.channels), call.panel_step, call.offset + call.k * PANEL);
+        let dw_extent =
+            extent(1, 0, panels(call.channels), call.panel_step, call.k.saturating_mul(PANEL).saturating_add(call.offset));
         assert!(dw_extent <= call.dw.len(), "dw is too short");
         let Some(native) = self.native else {
             return portable::gradient::weight(call);
@@ -131,7 +136,7 @@ impl StencilGradientKernel {
     /// # Panics
     /// If an extent leaves its slice: a defect of the caller in this crate.
     pub fn run(&self, call: &mut StencilGradientCall<'_>) {
-        let image = call.height * call.width * call.channels;
+        let image = call.height.saturating_mul(call.width).saturating_mul(call.channels);
         let padded = panels(call.channels) * PANEL;
         assert_eq!(call.stencil, self.stencil, "a kernel for another stencil");
         assert!(call.x.len() >= image && call.g.len() >= image && call.rows.end <= call.height, "images are too short");

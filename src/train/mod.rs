@@ -8,6 +8,7 @@
 
 mod checkpoint;
 mod config;
+mod engine;
 mod evaluation;
 mod executor;
 mod fit;
@@ -25,6 +26,7 @@ mod schedule;
 mod trainer;
 
 pub use config::{Dtype, Recompute, TrainConfig};
+pub use engine::NetworkExecutor;
 pub use evaluation::Evaluation;
 pub use executor::{Executor, StateKind, StateVisitor, Update};
 pub use fit::FitReport;

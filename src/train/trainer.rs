@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::config::TrainConfig;
+use super::engine::NetworkExecutor;
 use super::evaluation::Evaluation;
 use super::executor::{Executor, Update};
 use super::folder::RunFolder;
@@ -16,6 +18,9 @@ use super::run_config::RunConfig;
 use super::schedule::learning_rate;
 use crate::data::{Augmentation, BatchLoader, Dataset, Preprocess, SoftLabel};
 use crate::error::{Error, Result};
+use crate::exec::pool::Pool;
+use crate::isa::Isa;
+use crate::net::Network;
 
 /// Images with what they show.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -102,6 +107,15 @@ pub struct Trainer {
 }
 
 impl Trainer {
+    /// A trainer for a network from its initial weights, on the shared pool and the active instruction set.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a configuration that cannot be used, [`Error::Isa`] if `LEANRESNET_ISA` names what cannot run here.
+    pub fn new(network: &Network, config: TrainConfig) -> Result<Self> {
+        let executor = NetworkExecutor::new(network, &config, Pool::shared(), Isa::active()?)?;
+        Self::with_executor(RunConfig::new(network.clone()).with_train(config), Box::new(executor))
+    }
+
     /// A trainer that computes with `executor`, whose network is that of `config`.
     ///
     /// # Errors

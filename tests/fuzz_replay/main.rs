@@ -29,12 +29,13 @@ struct Target {
 }
 
 /// All targets, in alphabetical order.
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 7] = [
     Target { name: "checkpoint", run: leanresnet_fuzz::checkpoint, seeds: seeds::checkpoints },
     Target { name: "cifar", run: leanresnet_fuzz::cifar, seeds: seeds::cifar_files },
     Target { name: "config", run: leanresnet_fuzz::config, seeds: seeds::configurations },
     Target { name: "idx", run: leanresnet_fuzz::idx, seeds: seeds::idx_files },
     Target { name: "import", run: leanresnet_fuzz::import, seeds: seeds::state_dicts },
+    Target { name: "kernels", run: leanresnet_fuzz::kernels, seeds: seeds::kernel_problems },
     Target { name: "model", run: leanresnet_fuzz::model, seeds: seeds::model_files },
 ];
 
@@ -121,8 +122,13 @@ fn import() {
 }
 
 #[test]
-fn model() {
+fn kernels() {
     replay_corpus(&TARGETS[5]);
+}
+
+#[test]
+fn model() {
+    replay_corpus(&TARGETS[6]);
 }
 
 /// A corpus whose inputs are all refused at the door would test little.

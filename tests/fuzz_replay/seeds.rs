@@ -143,3 +143,9 @@ fn gzip(content: &[u8]) -> Vec<u8> {
     encoder.write_all(content).expect("write to memory");
     encoder.finish().expect("write to memory")
 }
+
+/// One problem for every operator; what follows the choices are the bits of small numbers.
+pub(crate) fn kernel_problems() -> Vec<Vec<u8>> {
+    let numbers: Vec<u8> = (1..40).flat_map(|number| (number as f32 / 8.0 - 2.5).to_le_bytes()).collect();
+    (0..4).map(|operator| [&[operator, 3, 17, 36, 40, 1, 1], &numbers[..]].concat()).collect()
+}

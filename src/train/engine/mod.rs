@@ -1,0 +1,12 @@
+//! The executor of training: hand-written forward and backward passes on the same kernels as inference.
+
+mod backward;
+mod forward;
+mod graph;
+mod memory;
+mod network_executor;
+mod norm;
+mod step;
+mod weights;
+
+pub use network_executor::NetworkExecutor;

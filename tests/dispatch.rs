@@ -1,0 +1,151 @@
+//! Which tier runs: what `LEANRESNET_ISA` does, in child processes since it is read once; and what the archives hold.
+#![forbid(unsafe_code)]
+
+use leanresnet::internals::compiled;
+use leanresnet::internals::dispatch::Kernels;
+use leanresnet::{ErrorKind, Isa};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What the child process below is asked by.
+const CHILD: &str = "child_reports_its_tier";
+
+/// Run by the other tests as a child process: prints the tier in force, or the error.
+#[test]
+#[ignore = "a child process of the other tests"]
+fn child_reports_its_tier() {
+    match Kernels::active() {
+        Ok(kernels) => {
+            assert_eq!(Isa::active().expect("the kernels have one"), kernels.isa);
+            println!("tier: {}", kernels.isa);
+        }
+        Err(error) => {
+            assert!(matches!(error, leanresnet::Error::Isa { .. }) && error.kind() == ErrorKind::Usage);
+            assert_eq!(Isa::active().expect_err("read once, refused again").to_string(), error.to_string());
+            println!("error: {error}");
+        }
+    }
+}
+
+/// This program again, under the emulator that runs it if there is one (Cargo's variable for it).
+fn this_program() -> Command {
+    let program = std::env::current_exe().expect("the path of this program");
+    let runner = std::env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    match words.next().filter(|_| cfg!(target_arch = "aarch64")) {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.args(words).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
+/// The line that the child prints under `LEANRESNET_ISA=value`, or without the variable.
+fn report(value: Option<&str>) -> String {
+    let mut command = this_program();
+    command.args([CHILD, "--exact", "--ignored", "--nocapture"]).env_remove("LEANRESNET_ISA");
+    if let Some(value) = value {
+        command.env("LEANRESNET_ISA", value);
+    }
+    let output = command.output().expect("the child runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let line = |line: &str| ["tier: ", "error: "].iter().find_map(|mark| line.find(mark).map(|at| line[at..].to_string()));
+    text.lines().find_map(line).unwrap_or_else(|| panic!("no report in {text}"))
+}
+
+#[test]
+fn without_the_variable_the_best_tier_is_in_force() {
+    assert_eq!(report(None), format!("tier: {}", Isa::available().max().expect("portable at least")));
+}
+
+#[test]
+fn the_variable_forces_every_available_tier() {
+    for isa in Isa::available() {
+        assert_eq!(report(Some(isa.name())), format!("tier: {isa}"));
+    }
+}
+
+#[test]
+fn names_that_cannot_run_are_errors_and_never_ignored() {
+    let available = Isa::available().map(Isa::name).collect::<Vec<_>>().join(", ");
+    let missing = Isa::ALL.into_iter().filter(|isa| !isa.is_available()).map(Isa::name);
+    for name in missing.chain(["sse9", "AVX2", "avx2 ", ""]) {
+        let expected = format!("error: instruction set `{name}` is not available; expected one of {available}, got `{name}`");
+        assert_eq!(report(Some(name)), expected);
+    }
+}
+
+#[test]
+fn tiers_come_with_their_kernels() {
+    for isa in Isa::ALL {
+        let compiled = compiled().any(|(tier, _)| tier == isa);
+        match Kernels::of(isa) {
+            Ok(kernels) => {
+                assert_eq!(kernels.isa, isa);
+                assert!(compiled || isa == Isa::Portable);
+                let word = format!("_f32_{isa}_");
+                assert!(kernels.dense.name.contains(&word) && kernels.weight_gradient.name.contains(&word), "{isa}");
+            }
+            Err(error) => assert!(!isa.is_available() && error.to_string().contains(isa.name()), "{error}"),
+        }
+    }
+}
+
+/// The archives of kernels with their tiers.
+fn archives() -> Vec<(Isa, PathBuf)> {
+    let path = |isa: Isa| (isa, Path::new(env!("OUT_DIR")).join(format!("libleanresnet_{isa}.a")));
+    Isa::ALL.into_iter().filter(|isa| compiled().any(|(tier, _)| tier == *isa)).map(path).collect()
+}
+
+/// What a tool says about an archive; `None` where there is no such tool (or no Unix archive).
+fn output_of(tool: &str, arguments: &[&str], archive: &Path) -> Option<String> {
+    let output = Command::new(tool)
+        .args(arguments)
+        .arg(archive)
+        .output()
+        .ok()
+        .filter(|_| cfg!(all(target_os = "linux", target_arch = "x86_64")))?;
+    assert!(output.status.success(), "{tool} {}: {}", archive.display(), String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Nothing that another library could clash with, and exactly one symbol per kernel.
+#[test]
+fn archives_define_the_kernels_and_nothing_else() {
+    for (isa, archive) in archives() {
+        let Some(text) = output_of("nm", &["-g", "--defined-only"], &archive) else { continue };
+        let mut symbols: Vec<&str> = text.lines().filter_map(|line| line.split_whitespace().nth(2)).collect();
+        let version = env!("CARGO_PKG_VERSION").replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let mut expected: Vec<String> =
+            compiled().filter(|(tier, _)| *tier == isa).map(|(_, name)| format!("{name}_{version}")).collect();
+        symbols.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(symbols, expected, "{isa}");
+    }
+}
+
+/// What a kernel needs from outside would be compiled for another machine, or missing.
+#[test]
+fn archives_need_no_symbols_but_their_own() {
+    for (isa, archive) in archives() {
+        let Some(text) = output_of("nm", &["-u"], &archive) else { continue };
+        let needed: Vec<&str> = text.lines().filter_map(|line| line.trim().strip_prefix("U ")).collect();
+        assert!(needed.iter().all(|symbol| ["_GLOBAL_OFFSET_TABLE_", "memset", "memcpy"].contains(symbol)), "{isa}: {needed:?}");
+    }
+}
+
+/// An AVX2 machine dies of a 512-bit register.
+#[test]
+fn avx2_kernels_hold_no_instruction_of_avx512() {
+    for (_, archive) in archives().into_iter().filter(|(isa, _)| *isa == Isa::Avx2) {
+        let Some(text) = output_of("objdump", &["-d", "--no-show-raw-insn"], &archive) else { continue };
+        let beyond =
+            |line: &&str| line.contains("%zmm") || line.contains("{%k") || line.contains("%xmm16") || line.contains("%ymm16");
+        assert!(text.contains("%ymm"), "no disassembly");
+        let found: Vec<&str> = text.lines().filter(beyond).take(3).collect();
+        assert!(found.is_empty(), "{found:?}");
+    }
+}

@@ -1,0 +1,121 @@
+//! Parts of a convolution: ranges of rows, panels and k give the bits of one whole call.
+#![forbid(unsafe_code)]
+
+use crate::common::guard::CANARY;
+use crate::common::shapes::thinned;
+use crate::common::tolerance::{Case, compare_bits};
+use crate::convolution::compare;
+use crate::operators::convolution::{Added, Convolution, Finish, Weights};
+use crate::operators::fill::Fill;
+use crate::operators::memory::Gaps;
+use crate::operators::setup::{Part, Place, Setup, run_whole};
+use crate::subject::Subject;
+use leanresnet::internals::pack::panels;
+use std::ops::Range;
+
+/// Where a range of `length` is cut, in two ways and not at all.
+fn cuts(length: usize) -> [Vec<Range<usize>>; 3] {
+    let third = length.div_ceil(3).max(1);
+    let pieces = |size: usize| (0..length).step_by(size).map(|start| start..(start + size).min(length)).collect();
+    [pieces(length.max(1)), pieces(third), pieces((length / 2).max(1))]
+}
+
+pub(crate) fn lean(subject: &Subject) -> Result<(), String> {
+    let pixels = subject.tile.pixels;
+    let shapes = thinned(vec![(3, 5, 67), (4, pixels + 1, 33), (6, 2, 32), (5, 1, 9), (2, pixels, 70), (1, 1, 40)], 3);
+    for (index, shape) in shapes.into_iter().enumerate() {
+        // The residual cannot be in place where the output holds a part of the sum; the scale comes with the last part.
+        for finish in [Finish::NONE, Finish { scale: false, added: Added::Rows, relu: true }] {
+            let problem = Convolution::lean(subject.stencil(), shape, finish, Fill::Uniform, index as u64);
+            in_parts(subject, &problem, true)?;
+        }
+        for finish in [Finish::number(11), Finish::number(5)] {
+            let problem = Convolution::lean(subject.stencil(), shape, finish, Fill::Uniform, index as u64);
+            in_parts(subject, &problem, false)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
+    let wide = subject.tile.pixels + 1;
+    let problems =
+        [((1, 1), (4, wide), (67, 33)), ((1, 2), (7, 5), (9, 70)), ((3, 1), (5, 4), (5, 40)), ((7, 4), (9, wide), (3, 64))];
+    for (index, (geometry, image, channels)) in thinned(problems.to_vec(), 2).into_iter().enumerate() {
+        let fill = if geometry.0 == 1 { Fill::Uniform } else { Fill::Exact };
+        for (finish, with_k) in [(Finish { scale: false, added: Added::Rows, relu: true }, true), (Finish::number(11), false)] {
+            let problem = Convolution::dense(geometry, image, channels, finish, fill, index as u64);
+            in_parts(subject, &problem, with_k)?;
+        }
+    }
+    Ok(())
+}
+
+/// All combinations of cuts. A kernel of several rows sums in another order when k is cut: exact data then.
+fn in_parts(subject: &Subject, problem: &Convolution, with_k: bool) -> Result<(), String> {
+    let kernel = subject.convolution();
+    let whole = run_whole(kernel, problem, &Place::number(0))?;
+    let row_length = match &problem.weights {
+        Weights::Lean(..) => problem.input.c,
+        Weights::Dense(weights) => weights.kernel * weights.inputs,
+    };
+    let k_cuts = if with_k { cuts(row_length).to_vec() } else { vec![vec![0..row_length]] };
+    let output = problem.output();
+    for (index, rows) in cuts(output.h).iter().enumerate() {
+        for panels in cuts(panels(output.c)) {
+            for ks in &k_cuts {
+                let mut setup = Setup::new(problem, &Place::number(index));
+                for (rows, panels) in rows.iter().rev().flat_map(|rows| panels.iter().map(move |panels| (rows, panels))) {
+                    for k in ks {
+                        setup.run(kernel, &Part { rows: rows.clone(), panels: panels.clone(), k: k.clone() });
+                    }
+                }
+                compare(subject, problem, &setup.finish()?, &whole)
+                    .map_err(|message| format!("rows {rows:?}, panels {panels:?}, k {ks:?}: {message}"))?;
+            }
+        }
+    }
+    only_the_part_is_written(subject, problem)
+}
+
+/// One part in the middle: everything around it keeps what it held.
+fn only_the_part_is_written(subject: &Subject, problem: &Convolution) -> Result<(), String> {
+    let output = problem.output();
+    let mut setup = Setup::new(problem, &Place::number(1));
+    let before = setup.finish()?;
+    let whole = setup.whole();
+    let last_panel = whole.panels.end - 1;
+    let rows = output.h / 2..output.h / 2 + 1;
+    setup.run(subject.convolution(), &Part { rows: rows.clone(), panels: last_panel..last_panel + 1, ..whole.clone() });
+    setup.run(subject.convolution(), &Part { rows: rows.end..rows.end, ..whole.clone() });
+    setup.run(subject.convolution(), &Part { rows: rows.clone(), panels: 0..0, ..whole });
+    let expected = run_whole(subject.convolution(), problem, &Place::number(1))?;
+    for (at, after) in setup.finish()?.iter().enumerate() {
+        let (row, channel) = (at / (output.w * output.c), at % output.c);
+        let is_part = rows.contains(&row) && channel >= last_panel * 32;
+        let should = if is_part { expected[at] } else { before[at] };
+        if after.to_bits() != should.to_bits() {
+            let held = if should.to_bits() == CANARY { "a canary".into() } else { should.to_string() };
+            return Err(format!("{}: row {row}, channel {channel} should hold {held}, not {after}", subject.name));
+        }
+    }
+    Ok(())
+}
+
+/// A 1x1 kernel may read pixels that lie apart: one group of channels of a wider tensor.
+pub(crate) fn pixels_apart(subject: &Subject) -> Result<(), String> {
+    let apart = Gaps { before: 2, pixel: 3, row: 4 };
+    for (index, gaps) in [Gaps { before: 1, ..Gaps::default() }, apart, Gaps { row: 0, ..apart }].into_iter().enumerate() {
+        for (stride, image) in [(1, (3, subject.tile.pixels + 2)), (1, (5, 3)), (2, (5, 9))] {
+            let problem = Convolution::dense((1, stride), image, (6, 35), Finish::number(index + 4), Fill::Uniform, 7);
+            let flat = run_whole(subject.convolution(), &problem, &Place::number(0))?;
+            for base in [0, 1, 2, 7] {
+                let place = Place { x: gaps, ..Place::number(base) };
+                let actual = run_whole(subject.convolution(), &problem, &place)?;
+                let output = problem.output();
+                compare_bits(Case { kernel: &subject.name, shape: &[output.h, output.w, output.c] }, &actual, &flat)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Whole convolutions: exact data, rounded data, guard pages.
+#![forbid(unsafe_code)]
+
+use crate::common::guard::CANARY;
+use crate::common::shapes::{channel_counts, image_sizes, shapes, thinned};
+use crate::common::tolerance::{Case, compare_bits, compare_within_bound};
+use crate::operators::convolution::{Convolution, Finish};
+use crate::operators::fill::{Fill, ROUNDED};
+use crate::operators::setup::{Place, run_whole};
+use crate::subject::Subject;
+
+/// Kernel side and stride of dense convolutions.
+const GEOMETRIES: [(usize, usize); 9] = [(1, 1), (1, 2), (1, 4), (3, 1), (3, 2), (3, 4), (7, 1), (7, 2), (7, 4)];
+
+/// Input channels of dense convolutions: an image's, and around the four that a kernel takes at once.
+const INPUTS: [usize; 5] = [3, 1, 4, 5, 2];
+
+/// Lean convolutions on both sides of every boundary, all epilogues in turn.
+fn lean_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<Item = Convolution> {
+    let stencil = subject.stencil();
+    let mut shapes = shapes(subject.tile);
+    // Every count of pixels that a tile can have, for whole tiles of channels and for the vectors after them.
+    let channels = subject.tile.channels;
+    shapes.extend((1..=subject.tile.pixels).flat_map(|pixels| [(1, pixels, channels + 1), (pixels, 1, 2 * channels - 1)]));
+    let shapes: Vec<_> = thinned(shapes, 5).into_iter().step_by(step).collect();
+    let problem = move |(index, shape)| Convolution::lean(stencil, shape, Finish::number(index), fill, index as u64);
+    shapes.into_iter().enumerate().map(problem)
+}
+
+/// Dense convolutions whose outputs lie on both sides of every boundary, all epilogues, kernels and strides in turn.
+fn dense_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<Item = Convolution> {
+    let (sizes, counts) = (image_sizes(subject.tile), channel_counts(subject.tile));
+    let mut list = Vec::new();
+    for (index, &(h, w)) in sizes.iter().enumerate() {
+        for (geometry_index, &(side, stride)) in GEOMETRIES.iter().enumerate() {
+            // Inputs of stride s reach an output size with up to s - 1 pixels more than needed.
+            let spare = index % stride;
+            let input = ((h - 1) * stride + 1 + spare, (w - 1) * stride + 1 + (stride - 1 - spare));
+            let outputs = counts[(index + geometry_index) % counts.len()];
+            list.push(((side, stride), input, (INPUTS[list.len() % INPUTS.len()], outputs)));
+        }
+    }
+    // Many input channels, as inner layers have them.
+    list.extend(counts.iter().map(|&count| ((3, 1), (2, 3), (count, counts[counts.len() - 1]))));
+    list.extend(counts.iter().map(|&count| ((1, 2), (5, 4), (count + 1, count))));
+    // Every count of pixels that a tile can have, for whole tiles of channels and for the vectors after them.
+    let channels = 2 * subject.tile.channels - 1;
+    list.extend(
+        (1..=subject.tile.pixels).flat_map(|pixels| [((1, 1), (pixels, 1), (7, channels)), ((3, 1), (1, pixels), (2, channels))]),
+    );
+    let list: Vec<_> = thinned(list, 7).into_iter().step_by(step).collect();
+    let problem = move |(index, (geometry, image, channels))| {
+        Convolution::dense(geometry, image, channels, Finish::number(index), fill, index as u64)
+    };
+    list.into_iter().enumerate().map(problem)
+}
+
+pub(crate) fn lean_exact(subject: &Subject) -> Result<(), String> {
+    exact(subject, lean_problems(subject, Fill::Exact, 1))
+}
+
+pub(crate) fn dense_exact(subject: &Subject) -> Result<(), String> {
+    exact(subject, dense_problems(subject, Fill::Exact, 1))
+}
+
+pub(crate) fn lean_bound(subject: &Subject) -> Result<(), String> {
+    bound(subject, ROUNDED.into_iter().flat_map(|fill| lean_problems(subject, fill, 5)))
+}
+
+pub(crate) fn dense_bound(subject: &Subject) -> Result<(), String> {
+    bound(subject, ROUNDED.into_iter().flat_map(|fill| dense_problems(subject, fill, 5)))
+}
+
+pub(crate) fn lean_guard(subject: &Subject) -> Result<(), String> {
+    guard(subject, lean_problems(subject, Fill::Uniform, 1))
+}
+
+pub(crate) fn dense_guard(subject: &Subject) -> Result<(), String> {
+    guard(subject, dense_problems(subject, Fill::Uniform, 1))
+}
+
+/// T0: integers whose sums are exact in any order, so that the bits are those of the oracle in double precision.
+fn exact(subject: &Subject, problems: impl Iterator<Item = Convolution>) -> Result<(), String> {
+    for (index, problem) in problems.enumerate() {
+        let actual = run_whole(subject.convolution(), &problem, &Place::number(index / 12 + index))?;
+        let expected: Vec<f32> = problem.exact().iter().map(|&value| value as f32).collect();
+        compare(subject, &problem, &actual, &expected)?;
+    }
+    Ok(())
+}
+
+/// T1: rounded data within the a-priori bound, and with fused multiply-add the very bits of the oracle in single precision.
+fn bound(subject: &Subject, problems: impl Iterator<Item = Convolution>) -> Result<(), String> {
+    for (index, problem) in problems.enumerate() {
+        let actual = run_whole(subject.convolution(), &problem, &Place::number(index))?;
+        let (name, shape) = (title(subject, &problem), extents(&problem));
+        problem.bounded(|exact| compare_within_bound(Case { kernel: &name, shape: &shape }, &actual, exact))?;
+        if subject.is_fused {
+            compare(subject, &problem, &actual, &problem.expected())?;
+        }
+    }
+    Ok(())
+}
+
+/// Every buffer flush against an unmapped page, after and before it, without and with gaps: no access outside, no canary left
+/// in the output, nothing beside it written, and the same bits wherever the tensors lie.
+fn guard(subject: &Subject, problems: impl Iterator<Item = Convolution>) -> Result<(), String> {
+    for problem in problems {
+        let first = run_whole(subject.convolution(), &problem, &Place::number(0))?;
+        if let Some(at) = first.iter().position(|value| value.to_bits() == CANARY || value.is_nan()) {
+            return Err(format!("{}: output {at} was not written", title(subject, &problem)));
+        }
+        for place in 1..8 {
+            let again = run_whole(subject.convolution(), &problem, &Place::number(place))?;
+            compare(subject, &problem, &again, &first)?;
+        }
+    }
+    Ok(())
+}
+
+/// Bit by bit, with the whole problem in the message.
+pub(crate) fn compare(subject: &Subject, problem: &Convolution, actual: &[f32], expected: &[f32]) -> Result<(), String> {
+    compare_bits(Case { kernel: &title(subject, problem), shape: &extents(problem) }, actual, expected)
+}
+
+pub(crate) fn title(subject: &Subject, problem: &Convolution) -> String {
+    format!("{}, {}", subject.name, problem.describe())
+}
+
+fn extents(problem: &Convolution) -> [usize; 3] {
+    let output = problem.output();
+    [output.h, output.w, output.c]
+}

@@ -1,0 +1,85 @@
+//! Operators that work value by value: exact data, rounded data, at both edges of memory.
+#![forbid(unsafe_code)]
+
+use crate::common::guard::EDGES;
+use crate::common::shapes::thinned;
+use crate::common::tolerance::{Case, Exact, compare_bits, compare_within_bound};
+use crate::operators::elementwise::{Outputs, Problem, WORDS};
+use crate::operators::fill::{Fill, ROUNDED};
+use crate::operators::naive::{Reading, naive};
+use crate::subject::Subject;
+
+/// Every remainder of a vector, from no pixel on, in all variants.
+fn problems(subject: &Subject, fill: Fill) -> Vec<Problem> {
+    let word = WORDS.into_iter().find(|word| *word == subject.op).expect("an elementwise operator");
+    let mut list = Vec::new();
+    for channels in 1..=2 * subject.tile.lanes + 1 {
+        for pixels in [0, 1, 2, 5, 9] {
+            list.extend((0..4).map(|variant| Problem::new(word, pixels, channels, variant, fill, (channels + pixels) as u64)));
+        }
+    }
+    thinned(list, 7)
+}
+
+pub(crate) fn exact(subject: &Subject) -> Result<(), String> {
+    for problem in problems(subject, Fill::Exact) {
+        let expected = naive::<f32>(&problem, Reading::Values);
+        for edge in EDGES {
+            compare(subject, &problem, &problem.run(&subject.kernels.elementwise, edge)?, &expected)?;
+        }
+    }
+    Ok(())
+}
+
+/// Within the bounds of each operator, and with fused multiply-add the bits of the definition in single precision.
+pub(crate) fn bound(subject: &Subject) -> Result<(), String> {
+    for (index, problem) in ROUNDED.into_iter().flat_map(|fill| problems(subject, fill)).enumerate() {
+        let actual = problem.run(&subject.kernels.elementwise, EDGES[index % 2])?;
+        within(subject, &problem, &actual)?;
+        if subject.is_fused {
+            compare(subject, &problem, &actual, &naive::<f32>(&problem, Reading::Values))?;
+        }
+    }
+    Ok(())
+}
+
+fn within(subject: &Subject, problem: &Problem, actual: &Outputs<f32>) -> Result<(), String> {
+    let name = format!("{}: {}", subject.name, problem.describe());
+    let (values, sizes) = (naive::<f64>(problem, Reading::Values), naive::<f64>(problem, Reading::Magnitudes));
+    // What an operator must not touch is NaN in both, and of no interest here.
+    let written = |at: &usize| !(values.values[*at].is_nan() && actual.values[*at].is_nan());
+    let kept: Vec<usize> = (0..values.values.len()).filter(written).collect();
+    let of = |all: &[f64]| kept.iter().map(|&at| all[at]).collect::<Vec<_>>();
+    let computed: Vec<f32> = kept.iter().map(|&at| actual.values[at]).collect();
+    let (exact_values, exact_sizes) = (of(&values.values), of(&sizes.values));
+    let terms = problem.terms();
+    // Each factor is itself rounded to single precision in the definition and in the kernel alike.
+    let exact = Exact { values: &exact_values, magnitudes: &exact_sizes, terms, roundings: terms + 3 };
+    compare_within_bound(Case { kernel: &name, shape: &[kept.len()] }, &computed, &exact)?;
+    for (at, (sum, size)) in values.sums.iter().zip(&sizes.sums).enumerate() {
+        let allowed = (problem.pixels + 3) as f64 * f64::EPSILON * size;
+        let error = (actual.sums[at] - sum).abs();
+        if error > allowed || error.is_nan() {
+            return Err(format!("{name}: sum {at}: got {}, expected {sum}, bound {allowed:e}", actual.sums[at]));
+        }
+    }
+    Ok(())
+}
+
+/// The bits of values and sums, where all NaN count as one value.
+pub(crate) fn compare(
+    subject: &Subject,
+    problem: &Problem,
+    actual: &Outputs<f32>,
+    expected: &Outputs<f32>,
+) -> Result<(), String> {
+    let name = format!("{}: {}", subject.name, problem.describe());
+    compare_bits(Case { kernel: &name, shape: &[expected.values.len()] }, &actual.values, &expected.values)?;
+    let same = |a: f64, b: f64| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+    let different = (0..expected.sums.len()).find(|&at| !same(actual.sums[at], expected.sums[at]));
+    match different {
+        _ if actual.sums.len() != expected.sums.len() => Err(format!("{name}: {} sums", actual.sums.len())),
+        None => Ok(()),
+        Some(at) => Err(format!("{name}: sum {at}: got {:?}, expected {:?}", actual.sums[at], expected.sums[at])),
+    }
+}

@@ -1,0 +1,226 @@
+//! Gradients of matrices, stencils and biases.
+#![forbid(unsafe_code)]
+
+use crate::common::data::integers;
+use crate::common::guard::{EDGES, Edge};
+use crate::common::shapes::{channel_counts, image_sizes, thinned};
+use crate::common::tolerance::{Case, Exact, compare_bits, compare_within_bound, magnitudes, widened};
+use crate::convolution::title;
+use crate::operators::convolution::{Convolution, Finish, Weights};
+use crate::operators::fill::{Fill, ROUNDED};
+use crate::operators::gradients::{matrix, stencil};
+use crate::subject::Subject;
+use leanresnet::Stencil;
+use leanresnet::internals::kernel::gradient::WeightGradientCall;
+use leanresnet::internals::pack::PANEL;
+use leanresnet::internals::reference::{LeanWeights, Real, dense_weight_gradients, lean_weight_gradients};
+use std::ops::Range;
+
+/// Every image size, with input and output channels around vectors, tiles and panels, as 1x1, dense and lean convolutions.
+fn matrix_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
+    let (sizes, outputs) = (image_sizes(subject.tile), channel_counts(subject.tile));
+    let rows = subject.tile.pixels;
+    let inputs = [1, 2, rows - 1, rows, rows + 1, 2 * rows, 2 * rows + 1, 3 * rows + 2];
+    let geometries = [(1, 1), (3, 1), (3, 2), (1, 2), (7, 4), (7, 1), (3, 4)];
+    let mut list: Vec<Convolution> = Vec::new();
+    for (index, &size) in sizes.iter().chain(&sizes).chain(&sizes).enumerate() {
+        let geometry = geometries[(index + index / sizes.len()) % geometries.len()];
+        // Enough inputs for every remainder of the tile's rows; large kernels have few.
+        let input = if geometry.0 == 7 { [1, 3][index % 2] } else { inputs[index % inputs.len()].max(1) };
+        let output = outputs[(index / 3) % outputs.len()];
+        list.push(Convolution::dense(geometry, size, (input, output), Finish::NONE, fill, index as u64));
+    }
+    let lean = |(index, &c): (usize, &usize)| Convolution::lean(Stencil::Cross5, (2, 3, c), Finish::NONE, fill, index as u64);
+    list.extend(outputs.iter().enumerate().map(lean));
+    // Every count of inputs that a block can have, for whole tiles of outputs and for the vectors after them.
+    list.extend((1..=2 * rows + 1).flat_map(|inputs| {
+        [subject.tile.channels, 2 * subject.tile.channels - 1]
+            .map(|outputs| Convolution::dense((1, 1), (2, 3), (inputs, outputs), Finish::NONE, fill, inputs as u64))
+    }));
+    thinned(list, 5).into_iter().step_by(step).collect()
+}
+
+fn stencil_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
+    let counts = channel_counts(subject.tile);
+    let sizes = [(1, 1), (1, 2), (2, 1), (1, 5), (5, 1), (2, 2), (3, 3), (4, 7), (6, 5)];
+    let shapes: Vec<_> = sizes.iter().flat_map(|&(h, w)| counts.iter().map(move |&c| (h, w, c))).collect();
+    let problem = |(index, shape)| Convolution::lean(subject.stencil(), shape, Finish::NONE, fill, index as u64);
+    thinned(shapes, 5).into_iter().enumerate().map(problem).step_by(step).collect()
+}
+
+/// The gradient at the output; exact data leaves room for a sum over all pixels.
+pub(crate) fn output_gradient(problem: &Convolution, fill: Fill) -> Vec<f32> {
+    let count = problem.output().elements();
+    match fill {
+        Fill::Exact => integers(31, count, 15),
+        _ => fill.weights(31, count, 1),
+    }
+}
+
+/// The oracle's gradients: of the matrix, of the stencil (empty for a dense convolution), of the bias.
+pub(crate) fn oracle<T: Real>(problem: &Convolution, x: &[T], dy: &[T]) -> [Vec<T>; 3] {
+    match &problem.weights {
+        Weights::Lean(_, LeanWeights { taps, .. }) => {
+            let gradients = lean_weight_gradients(x, dy, problem.input, taps);
+            [gradients.pointwise, gradients.spatial, gradients.bias]
+        }
+        Weights::Dense(weights) => {
+            let gradients = dense_weight_gradients(x, dy, problem.input, &weights.map(|value| T::from_f64(f64::from(value))));
+            [gradients.weight, Vec::new(), gradients.bias]
+        }
+    }
+}
+
+/// All rows, row by row, and in halves, each at another edge than the call before.
+fn parts(height: usize) -> [(Edge, Vec<Range<usize>>); 3] {
+    let rows = |size: usize| (0..height).step_by(size).map(|start| start..(start + size).min(height)).collect();
+    [(EDGES[1], rows(height)), (EDGES[0], rows(1)), (EDGES[1], rows(height.div_ceil(2)))]
+}
+
+/// Within the bound of a sum over all output pixels.
+fn within(name: &str, problem: &Convolution, which: usize, actual: &[f32], dy: &[f32]) -> Result<(), String> {
+    let values = &oracle(problem, &widened(&problem.x), &widened(dy))[which];
+    let sizes = &oracle(problem, &magnitudes(&problem.x), &magnitudes(dy))[which];
+    let terms = problem.output().pixels();
+    let exact = Exact { values, magnitudes: sizes, terms, roundings: terms + 2 };
+    compare_within_bound(Case { kernel: name, shape: &[actual.len()] }, actual, &exact).map(|_| ())
+}
+
+fn same(name: &str, actual: &[f32], expected: &[f32]) -> Result<(), String> {
+    compare_bits(Case { kernel: name, shape: &[expected.len()] }, actual, expected)
+}
+
+/// Scaled down, so that sums over all pixels stay exact.
+fn exact_problems(problems: Vec<Convolution>) -> impl Iterator<Item = Convolution> {
+    problems.into_iter().map(|mut problem| {
+        problem.x = integers(77, problem.x.len(), 200);
+        problem
+    })
+}
+
+pub(crate) fn matrix_exact(subject: &Subject) -> Result<(), String> {
+    for (index, problem) in exact_problems(matrix_problems(subject, Fill::Exact, 1)).enumerate() {
+        let dy = output_gradient(&problem, Fill::Exact);
+        let whole = 0..problem.output().h;
+        let actual = matrix(subject.kernels, &problem, &dy, EDGES[index % 2], &[whole])?;
+        let [expected, ..] = oracle(&problem, &widened(&problem.x), &widened(&dy));
+        same(&title(subject, &problem), &actual, &expected.iter().map(|&value| value as f32).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+pub(crate) fn matrix_bound(subject: &Subject) -> Result<(), String> {
+    for fill in ROUNDED {
+        for (index, problem) in matrix_problems(subject, fill, 4).into_iter().enumerate() {
+            let dy = output_gradient(&problem, fill);
+            let whole = 0..problem.output().h;
+            let actual = matrix(subject.kernels, &problem, &dy, EDGES[index % 2], &[whole])?;
+            let name = title(subject, &problem);
+            within(&name, &problem, 0, &actual, &dy)?;
+            if subject.is_fused {
+                let [expected, ..] = oracle(&problem, &problem.x, &dy);
+                same(&name, &actual, &expected)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Band by band with accumulation: the bits of one call, at both edges.
+pub(crate) fn matrix_parts(subject: &Subject) -> Result<(), String> {
+    for problem in matrix_problems(subject, Fill::Uniform, 3) {
+        let dy = output_gradient(&problem, Fill::Uniform);
+        let height = problem.output().h;
+        let whole = matrix(subject.kernels, &problem, &dy, EDGES[0], std::slice::from_ref(&(0..height)))?;
+        for (edge, parts) in parts(height) {
+            let actual = matrix(subject.kernels, &problem, &dy, edge, &parts)?;
+            same(&format!("{} in parts {parts:?}", title(subject, &problem)), &actual, &whole)?;
+        }
+    }
+    Ok(())
+}
+
+/// The panel's padding stays zero: updates run over it. No pixels at all give zeros, or leave what is accumulated.
+pub(crate) fn matrix_padding(subject: &Subject) -> Result<(), String> {
+    let (pixels, k) = (3, subject.tile.pixels + 1);
+    for channels in channel_counts(subject.tile) {
+        let (x, g) = (integers(1, pixels * k, 9), integers(2, pixels * channels, 9));
+        let panel_step = k * PANEL;
+        let mut dw = vec![0.0; channels.div_ceil(PANEL) * panel_step];
+        let mut run = |pixels: usize, accumulate: bool| {
+            subject.kernels.weight_gradient.run(&mut WeightGradientCall {
+                x: &x,
+                x_step: k,
+                x_row: 0,
+                g: &g,
+                g_step: channels,
+                g_row: 0,
+                dw: &mut dw,
+                panel_step,
+                offset: 0,
+                rows: 1,
+                pixels,
+                k,
+                channels,
+                accumulate,
+            });
+            dw.clone()
+        };
+        let full = run(pixels, false);
+        let is_padding = |at: usize| at / panel_step * PANEL + at % PANEL >= channels;
+        if let Some(at) = (0..full.len()).find(|&at| is_padding(at) && full[at] != 0.0) {
+            return Err(format!("{}: {channels} channels: padding at {at} holds {}", subject.name, full[at]));
+        }
+        same("no pixels, accumulated", &run(0, true), &full)?;
+        same("no pixels", &run(0, false), &vec![0.0; full.len()])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn stencil_exact(subject: &Subject) -> Result<(), String> {
+    for (index, problem) in exact_problems(stencil_problems(subject, Fill::Exact, 1)).enumerate() {
+        let dy = output_gradient(&problem, Fill::Exact);
+        let (spatial, bias) =
+            stencil(subject.kernels, &problem, &dy, EDGES[index % 2], std::slice::from_ref(&(0..problem.input.h)))?;
+        let [_, expected_spatial, expected_bias] = oracle(&problem, &widened(&problem.x), &widened(&dy));
+        for (actual, expected) in [(spatial, expected_spatial), (bias, expected_bias)] {
+            same(&title(subject, &problem), &actual, &expected.iter().map(|&value| value as f32).collect::<Vec<_>>())?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn stencil_bound(subject: &Subject) -> Result<(), String> {
+    for fill in ROUNDED {
+        for (index, problem) in stencil_problems(subject, fill, 3).into_iter().enumerate() {
+            let dy = output_gradient(&problem, fill);
+            let (spatial, bias) =
+                stencil(subject.kernels, &problem, &dy, EDGES[index % 2], std::slice::from_ref(&(0..problem.input.h)))?;
+            let name = title(subject, &problem);
+            within(&name, &problem, 1, &spatial, &dy)?;
+            within(&name, &problem, 2, &bias, &dy)?;
+            if subject.is_fused {
+                let [_, expected_spatial, expected_bias] = oracle(&problem, &problem.x, &dy);
+                same(&name, &spatial, &expected_spatial)?;
+                same(&name, &bias, &expected_bias)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ranges of rows with accumulation: the bits of one call; the rows beside a range are read, not summed.
+pub(crate) fn stencil_parts(subject: &Subject) -> Result<(), String> {
+    for problem in stencil_problems(subject, Fill::Uniform, 1) {
+        let dy = output_gradient(&problem, Fill::Uniform);
+        let height = problem.input.h;
+        let whole = stencil(subject.kernels, &problem, &dy, EDGES[0], std::slice::from_ref(&(0..height)))?;
+        for (edge, parts) in parts(height) {
+            let (spatial, bias) = stencil(subject.kernels, &problem, &dy, edge, &parts)?;
+            let name = format!("{} in parts {parts:?}", title(subject, &problem));
+            same(&name, &spatial, &whole.0)?;
+            same(&name, &bias, &whole.1)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,141 @@
+//! Rings of rows: convolutions band by band, and two stages with a ring between them, as segments run.
+#![forbid(unsafe_code)]
+
+use crate::common::guard::{EDGES, Edge};
+use crate::common::shapes::{channel_counts, thinned};
+use crate::convolution::compare;
+use crate::operators::convolution::{Added, Convolution, Finish};
+use crate::operators::fill::Fill;
+use crate::operators::memory::{Gaps, Rows};
+use crate::operators::setup::{Place, run_whole};
+use crate::subject::Subject;
+use leanresnet::internals::kernel::conv::ConvCall;
+use leanresnet::internals::kernel::rows::{Epilogue, Residual, Source, Target};
+use leanresnet::internals::pack::{PackedWeights, panels};
+use std::ops::Range;
+
+/// Images with their channels, wide and narrow ones for tiles that end inside rows and tiles that hold several rows.
+fn shapes(subject: &Subject) -> Vec<(usize, usize, usize)> {
+    let tile = subject.tile;
+    let counts = channel_counts(tile);
+    let sizes = [(1, 5), (2, 1), (3, tile.pixels + 1), (7, 2), (8, 3), (11, 1), (9, tile.pixels), (13, 5)];
+    let shape = |(index, (h, w)): (usize, (usize, usize))| [0, 3, 5].map(|shift| (h, w, counts[(index + shift) % counts.len()]));
+    thinned(sizes.into_iter().enumerate().flat_map(shape).collect(), 5)
+}
+
+/// The bands of `size` rows of an image.
+fn bands(height: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..height).step_by(size).map(move |start| start..(start + size).min(height))
+}
+
+/// A call of a lean convolution, whole panels, no epilogue.
+fn call<'a>(
+    weights: &'a PackedWeights,
+    x: Source<'a>,
+    y: Target<'a>,
+    rows: Range<usize>,
+    (height, width): (usize, usize),
+) -> ConvCall<'a> {
+    ConvCall {
+        weights,
+        x,
+        y,
+        residual: Residual::None,
+        epilogue: Epilogue::default(),
+        rows,
+        height,
+        width,
+        stride: 1,
+        panels: 0..panels(weights.channels()),
+        k: 0..weights.row_length,
+    }
+}
+
+/// Input, output and residual in rings that hold no more rows than a band needs, fed row by row: the bits of the whole image.
+pub(crate) fn rings(subject: &Subject) -> Result<(), String> {
+    let kernel = subject.convolution();
+    for (index, (h, w, c)) in shapes(subject).into_iter().enumerate() {
+        // Without scale, since the weights' scale is already covered; with and without residual and ReLU.
+        let finish = Finish { scale: false, added: [Added::Nothing, Added::Rows][index % 2], relu: index % 4 > 1 };
+        let problem = Convolution::lean(subject.stencil(), (h, w, c), finish, Fill::Uniform, index as u64);
+        let expected = run_whole(kernel, &problem, &Place::number(0))?;
+        let weights = problem.packed();
+        for (size, spare) in [(1, 0), (2, 0), (3, 1), (4, 3), (h, 0)] {
+            let edge = EDGES[(size + index) % 2];
+            let gap = Gaps { row: [0, 0, 3][(index + size) % 3], ..Gaps::default() };
+            let ring = |rows: usize| Rows::new(gap.layout(rows, w, c), w, c, edge);
+            let (mut x, mut y, mut residual) = (ring(size + 2 + spare), ring(size + spare), ring(size));
+            let mut actual = Vec::new();
+            let mut loaded = 0;
+            for band in bands(h, size) {
+                for row in loaded..(band.end + 1).min(h) {
+                    x.set_row(row, &problem.x[row * w * c..][..w * c]);
+                }
+                loaded = (band.end + 1).min(h);
+                if let Some(values) = &problem.residual {
+                    band.clone().for_each(|row| residual.set_row(row, &values[row * w * c..][..w * c]));
+                }
+                kernel.run(&mut ConvCall {
+                    residual: if problem.residual.is_some() { Residual::Rows(residual.source()) } else { Residual::None },
+                    epilogue: Epilogue { relu: finish.relu, from_output: false },
+                    ..call(&weights, x.source(), y.target(), band.clone(), (h, w))
+                });
+                actual.extend(band.flat_map(|row| y.row(row)));
+            }
+            [&x, &y, &residual].into_iter().try_for_each(Rows::check)?;
+            compare(subject, &problem, &actual, &expected).map_err(|message| format!("bands of {size}: {message}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// L1, ReLU, L2, added in place to the image that L1 reads: one row of lag and a ring of the middle rows suffice, and the bits
+/// are those of two whole convolutions.
+pub(crate) fn segment(subject: &Subject) -> Result<(), String> {
+    for (index, shape) in shapes(subject).into_iter().enumerate() {
+        let relu = Finish { relu: true, ..Finish::NONE };
+        let first = Convolution::lean(subject.stencil(), shape, relu, Fill::Uniform, index as u64);
+        let finish = Finish { scale: index % 2 == 1, added: Added::Rows, relu: index % 3 == 1 };
+        let mut second = Convolution::lean(subject.stencil(), shape, finish, Fill::Uniform, index as u64 + 100);
+        second.x = run_whole(subject.convolution(), &first, &Place::number(0))?;
+        second.residual = Some(first.x.clone());
+        let expected = run_whole(subject.convolution(), &second, &Place::number(0))?;
+        let (first_weights, second_weights) = (first.packed(), second.packed());
+        for size in [1, 2, 3, 5, shape.0] {
+            let actual = in_place(subject, &first, (&first_weights, &second_weights), (size, finish.relu), EDGES[index % 2])?;
+            compare(subject, &second, &actual, &expected).map_err(|message| format!("bands of {size}: {message}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// x + L2 relu(L1 x) in bands of `size` rows.
+fn in_place(
+    subject: &Subject,
+    first: &Convolution,
+    (first_weights, second_weights): (&PackedWeights, &PackedWeights),
+    (size, relu): (usize, bool),
+    edge: Edge,
+) -> Result<Vec<f32>, String> {
+    let (h, w, c) = (first.input.h, first.input.w, first.input.c);
+    let kernel = subject.convolution();
+    let mut image = Rows::holding(&first.x, Gaps::default().layout(h, w, c), w, c, edge);
+    let mut middle = Rows::new(Gaps::default().layout(size + 2, w, c), w, c, edge);
+    let mut computed = 0;
+    for band in bands(h, size) {
+        let needed = (band.end + 1).min(h);
+        kernel.run(&mut ConvCall {
+            epilogue: Epilogue { relu: true, from_output: false },
+            ..call(first_weights, image.source(), middle.target(), computed..needed, (h, w))
+        });
+        computed = needed;
+        kernel.run(&mut ConvCall {
+            residual: Residual::Output,
+            epilogue: Epilogue { relu, from_output: false },
+            ..call(second_weights, middle.source(), image.target(), band, (h, w))
+        });
+    }
+    image.check()?;
+    middle.check()?;
+    Ok(image.rows(h))
+}

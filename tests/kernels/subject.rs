@@ -1,0 +1,88 @@
+//! The kernel that a trial is about.
+#![forbid(unsafe_code)]
+
+use crate::common::shapes::Tile;
+use crate::generator::isa;
+use crate::generator::name;
+use crate::generator::registry::Row;
+use crate::operators::has_fused_multiply_add;
+use leanresnet::internals::compiled;
+use leanresnet::internals::dispatch::Kernels;
+use leanresnet::internals::kernel::conv::ConvKernel;
+use leanresnet::{Isa, Stencil};
+
+/// A kernel with what the tests must know of it.
+#[derive(Clone)]
+pub(crate) struct Subject {
+    /// The registry's name.
+    pub(crate) name: String,
+    pub(crate) op: &'static str,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) stencil: Option<Stencil>,
+    /// Boundaries that shapes must lie around.
+    pub(crate) tile: Tile,
+    /// Whether multiplication and addition are rounded once, so that the bits are those of the oracle.
+    pub(crate) is_fused: bool,
+}
+
+impl Subject {
+    /// The kernel of a registry row, or why it cannot run here.
+    pub(crate) fn of_row(row: &'static Row) -> Result<Self, String> {
+        let name = name::format(row);
+        if !compiled().any(|(_, compiled)| compiled == name) {
+            return Err(format!("{name} was not compiled"));
+        }
+        let lanes = isa::isa(row.isa).ok_or("unknown instruction set")?.lanes;
+        let (rows, columns) = row.tile;
+        let tile = Tile { lanes, pixels: rows.max(1), channels: columns };
+        let subject = Self::new(name, row.op, row.isa.parse().map_err(text)?, row.spatial, tile)?;
+        match subject.dispatched() {
+            Some(dispatched) if dispatched != subject.name => {
+                Err(format!("{} is dispatched instead of {}", dispatched, subject.name))
+            }
+            _ => Ok(subject),
+        }
+    }
+
+    /// The portable code for an operator.
+    pub(crate) fn portable(op: &'static str, spatial: Option<&'static str>) -> Result<Self, String> {
+        let tile = Tile { lanes: 8, pixels: 2, channels: 32 };
+        let name = format!("lean_{op}_f32_portable{}", spatial.map_or(String::new(), |spatial| format!("_{spatial}_s1")));
+        Self::new(name, op, Isa::Portable, spatial, tile)
+    }
+
+    fn new(name: String, op: &'static str, isa: Isa, spatial: Option<&str>, tile: Tile) -> Result<Self, String> {
+        let stencil = spatial.map(str::parse).transpose().map_err(text)?;
+        let kernels = Kernels::of(isa).map_err(text)?;
+        Ok(Subject { name, op, kernels, stencil, tile, is_fused: has_fused_multiply_add(isa) })
+    }
+
+    /// The name of the kernel that the table holds for this operator, if it says.
+    fn dispatched(&self) -> Option<&'static str> {
+        match (self.op, self.stencil) {
+            ("fused", Some(stencil)) => self.kernels.fused(stencil).ok().map(|kernel| kernel.name),
+            ("dense", _) => Some(self.kernels.dense.name),
+            ("weightgradient", _) => Some(self.kernels.weight_gradient.name),
+            ("stencilgradient", Some(stencil)) => self.kernels.stencil_gradient(stencil).ok().map(|kernel| kernel.name),
+            _ => None,
+        }
+    }
+
+    /// The stencil that the kernel is specialised for.
+    pub(crate) fn stencil(&self) -> Stencil {
+        self.stencil.expect("a kernel with a stencil")
+    }
+
+    /// The convolution kernel.
+    pub(crate) fn convolution(&self) -> ConvKernel {
+        match self.stencil {
+            Some(stencil) => self.kernels.fused(stencil).expect("a stencil with kernels"),
+            None => self.kernels.dense,
+        }
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape of map_err")]
+fn text(error: leanresnet::Error) -> String {
+    error.to_string()
+}
