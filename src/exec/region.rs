@@ -229,8 +229,12 @@ mod tests {
 
     #[test]
     fn nested_regions_end() {
-        let pool = Pool::new(2).unwrap();
-        Region::default().run(&pool, &Nested(2, pool.clone())).unwrap();
+        for threads in [2, 3, 5] {
+            let pool = Pool::new(threads).unwrap();
+            for _ in 0..20 {
+                Region::default().run(&pool, &Nested(2, pool.clone())).unwrap();
+            }
+        }
     }
 
     struct Panics;
