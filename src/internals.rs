@@ -7,7 +7,9 @@ pub mod reference {
 }
 
 /// Packed weights.
-pub use crate::conv::pack;
+pub mod pack {
+    pub use crate::conv::pack::*;
+}
 /// The rows that were compiled.
 pub use crate::ffi::compiled;
 /// The tables of kernels.

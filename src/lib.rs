@@ -1,7 +1,7 @@
-//! Lean convolutional residual networks that are fast on ordinary CPUs, to run and to train.
+//! Doc
 
 pub mod build_info;
-mod conv;
+pub mod conv;
 #[cfg(feature = "train")]
 pub mod data;
 mod dispatch;

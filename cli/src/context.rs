@@ -61,11 +61,9 @@ impl<'a> Context<'a> {
 
 /// The only value of a flag.
 fn one<T: Copy>(flag: &str, values: &[T]) -> Result<T, Failure> {
-    match values {
-        [value] => Ok(*value),
-        _ => {
-            let message = expected(flag, "one value", format!("{} values", values.len()));
-            Err(Failure::usage(message, "only leanresnet bench takes lists: one verb, one value"))
-        }
+    if let [value] = values {
+        return Ok(*value);
     }
+    let message = expected(flag, "one value", format!("{} values", values.len()));
+    Err(Failure::usage(message, "only leanresnet bench takes lists: give the one to use"))
 }

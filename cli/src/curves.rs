@@ -99,14 +99,14 @@ fn series(points: [Vec<(f64, f64)>; 3]) -> Vec<Series> {
 fn svg(loss: &Panel, top1: &Panel) -> Result<String, Failure> {
     register_fonts();
     let mut text = String::new();
-    draw(SVGBackend::with_string(&mut text, SIZE).into_drawing_area(), loss, top1)?;
+    draw(&SVGBackend::with_string(&mut text, SIZE).into_drawing_area(), loss, top1)?;
     Ok(text)
 }
 
 fn png(loss: &Panel, top1: &Panel) -> Result<Vec<u8>, Failure> {
     register_fonts();
     let mut pixels = vec![0; SIZE.0 as usize * SIZE.1 as usize * 3];
-    draw(BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area(), loss, top1)?;
+    draw(&BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area(), loss, top1)?;
     let mut file = Vec::new();
     let encoded = PngEncoder::new(&mut file).write_image(&pixels, SIZE.0, SIZE.1, ExtendedColorType::Rgb8);
     encoded.map_err(|error| Failure::bug(format!("cannot encode curves.png: {error}")))?;
@@ -122,7 +122,7 @@ fn register_fonts() {
     });
 }
 
-fn draw<B: DrawingBackend>(area: DrawingArea<B, Shift>, loss: &Panel, top1: &Panel) -> Result<(), Failure> {
+fn draw<B: DrawingBackend>(area: &DrawingArea<B, Shift>, loss: &Panel, top1: &Panel) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::bug(format!("cannot draw the curves: {error}"));
     area.fill(&WHITE).map_err(|error| failed(&error))?;
     let halves = area.split_evenly((1, 2));
@@ -154,12 +154,14 @@ fn draw_panel<B: DrawingBackend>(area: &DrawingArea<B, Shift>, panel: &Panel) ->
         .y_label_formatter(&|value| if panel.high > 10.0 { format!("{value:.0}") } else { format!("{value:.2}") })
         .draw()?;
     for series in &panel.series {
-        let (colour, last) = (series.colour, series.points.last().copied());
+        let colour = series.colour;
+        // A curve of one point would not be seen.
+        let single = if let [point] = series.points[..] { Some(point) } else { None };
         chart
             .draw_series(LineSeries::new(series.points.iter().copied(), colour.stroke_width(2)))?
             .label(series.name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 2), (x + 18, y + 2)], colour.filled()));
-        chart.draw_series(last.map(|point| Circle::new(point, 4, colour.filled())))?;
+        chart.draw_series(single.map(|point| Circle::new(point, 4, colour.filled())))?;
     }
     chart
         .configure_series_labels()

@@ -150,7 +150,7 @@ fn invalid_hint(what: &str, expected: &str) -> String {
 fn model_hint(source_name: &str, message: &str) -> String {
     if message.contains("import") {
         format!("leanresnet import {source_name} --preset small -o model.safetensors")
-    } else if source_name.ends_with(".ckpt") {
+    } else if Path::new(source_name).extension().is_some_and(|extension| extension == "ckpt") {
         "a run folder has an older state in previous.ckpt: leanresnet train --resume FOLDER uses it".into()
     } else {
         format!("leanresnet summary {source_name} shows what a model file holds; this one has to be copied or made again")
@@ -161,15 +161,14 @@ fn model_hint(source_name: &str, message: &str) -> String {
 fn io_hint(path: &Path, error: &io::Error) -> String {
     let folder = folder_of(path);
     match error.kind() {
-        io::ErrorKind::NotFound => format!("ls {}", nearest_existing(path).display()),
-        io::ErrorKind::PermissionDenied => format!("ls -ld {}", nearest_existing(path).display()),
+        io::ErrorKind::NotFound => format!("ls {} shows what there is", nearest_existing(path).display()),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             format!("df -h {}; free some space, or write elsewhere", folder.display())
         }
         io::ErrorKind::FileTooLarge => {
             format!("ulimit -f and df -h {} show the limits for files; files that were whole before still are", folder.display())
         }
-        _ => format!("ls -ld {}", nearest_existing(path).display()),
+        _ => format!("ls -ld {} shows who may do what there", nearest_existing(path).display()),
     }
 }
 

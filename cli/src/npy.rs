@@ -65,8 +65,8 @@ struct Fault {
     got: String,
 }
 
-fn fault(what: &'static str, wanted: &str, got: impl ToString) -> Fault {
-    Fault { what, wanted: wanted.to_owned(), got: got.to_string() }
+fn fault(what: &'static str, wanted: &str, got: impl Into<String>) -> Fault {
+    Fault { what, wanted: wanted.to_owned(), got: got.into() }
 }
 
 fn wrong(path: &Path, fault: &Fault) -> Failure {
@@ -89,12 +89,12 @@ fn read_header(file: &mut impl Read) -> Result<(String, u64), Fault> {
     let bytes = match start[6] {
         1 => 2,
         2 | 3 => 4,
-        version => return Err(fault("version of the format", "1, 2 or 3", version)),
+        version => return Err(fault("version of the format", "1, 2 or 3", version.to_string())),
     };
     file.read_exact(&mut length[..bytes]).map_err(short)?;
     let length = u32::from_le_bytes(length) as usize;
     if length > LONGEST_HEADER {
-        return Err(fault("header", "at most 10000 bytes", length));
+        return Err(fault("header", "at most 10000 bytes", length.to_string()));
     }
     let mut header = vec![0; length];
     file.read_exact(&mut header).map_err(short)?;

@@ -1,6 +1,7 @@
 //! Progress on stderr: a bar on a terminal, one plain line per epoch elsewhere.
 #![forbid(unsafe_code)]
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -84,9 +85,9 @@ impl<'a> TrainingProgress<'a> {
             percent(metrics.train_top1)
         );
         if let (Some(loss), Some(top1)) = (metrics.val_loss, metrics.val_top1) {
-            line.push_str(&format!("  validation loss {loss:.4}  top-1 {}", percent(top1)));
+            let _ = write!(line, "  validation loss {loss:.4}  top-1 {}", percent(top1));
         }
-        line.push_str(&format!("  {:.0} images/s  {:.1} s", timing.images_per_second, timing.train_seconds));
+        let _ = write!(line, "  {:.0} images/s  {:.1} s", timing.images_per_second, timing.train_seconds);
         if report.best {
             line.push_str("  best so far");
         }

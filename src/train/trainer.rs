@@ -16,11 +16,11 @@ use super::optimizer::{average_decay, clip_factor};
 use super::progress::{Best, Progress};
 use super::run_config::RunConfig;
 use super::schedule::learning_rate;
-use crate::data::{Augmentation, BatchLoader, Dataset, Preprocess, SoftLabel};
+use crate::data::{Augmentation, BatchLoader, Dataset, SoftLabel};
 use crate::error::{Error, Result};
 use crate::exec::pool::Pool;
 use crate::isa::Isa;
-use crate::net::Network;
+use crate::net::{Network, Preprocess};
 
 /// Images with what they show.
 #[derive(Clone, Copy, Debug, PartialEq)]

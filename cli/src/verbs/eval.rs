@@ -81,7 +81,7 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
             return Ok(failure::interrupted(context.output, &interrupt, "nothing was written"));
         };
         let answer = answer(dtype, &names, &verdict);
-        context.output.answer(&answer, || text(&answer, &options.split, &data))?;
+        context.output.answer(&answer, || text(&answer, options.split, &data))?;
     }
     Ok(0)
 }
@@ -121,7 +121,7 @@ fn confusion(evaluation: &Evaluation) -> Vec<Vec<u64>> {
     (0..evaluation.classes()).map(row).collect()
 }
 
-fn text(answer: &Answer<'_>, split: &Split, data: &DataConfig) -> String {
+fn text(answer: &Answer<'_>, split: Split, data: &DataConfig) -> String {
     let mut text = format!(
         "{} {split} images of {}: top-1 {}, top-5 {}, loss {:.4}, {:.3} ms per image ({})\n\n",
         answer.images,

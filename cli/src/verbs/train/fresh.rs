@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leanresnet::data::{Dataset, Split, open};
-use leanresnet::train::{Executor, FitOptions, NetworkExecutor, RunFolder, StateKind, Trainer};
-use leanresnet::{Error, Model, RunConfig};
+use leanresnet::net::parameters;
+use leanresnet::train::{FitOptions, NetworkExecutor, RunFolder, Trainer};
+use leanresnet::{Error, Model, Network, RunConfig};
 
 use super::options::Options;
 use super::session::{TrainingSession, split};
@@ -30,7 +31,8 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
     let (train, validation) = split(train_part, &config)?;
     let mut executor = NetworkExecutor::new(&config.network, &config.train, context.pool()?, context.isa()?)?;
     if let Some(model) = &init {
-        start_from(&mut executor, model)?;
+        check_tensors(model, &config.network)?;
+        executor.set_model(model)?;
     }
     let mut trainer = Trainer::with_executor(config.clone(), Box::new(executor))?.with_options(fit);
     if let Some(model) = &init {
@@ -96,22 +98,16 @@ fn fit_options(options: &Options) -> Result<FitOptions, Failure> {
     Ok(fit)
 }
 
-/// Gives `executor` the weights of `model`, whose network must be the same.
-fn start_from(executor: &mut dyn Executor, model: &Model) -> Result<(), Failure> {
-    let mut names = Vec::new();
-    executor.visit_state(&mut |kind, name, _, _| {
-        if kind != StateKind::Momentum {
-            names.push((kind, name.to_owned()));
-        }
-    });
-    for (kind, name) in names {
-        let Some((shape, values)) = model.tensor(&name) else {
-            let message = expected("--init", format!("a model with the tensor {name}, as the network has"), "one without");
-            return Err(Failure::usage(message, "leave out the network's flags: --init MODEL brings its own network"));
-        };
-        executor.restore_state(kind, &name, shape, values)?;
+/// Checks that a model has the tensors of the network.
+fn check_tensors(model: &Model, network: &Network) -> Result<(), Failure> {
+    let tensors = |network: &Network| -> Vec<(String, Vec<usize>)> {
+        parameters(network).into_iter().map(|parameter| (parameter.name, parameter.shape)).collect()
+    };
+    if tensors(model.network()) == tensors(network) {
+        return Ok(());
     }
-    Ok(())
+    let message = expected("--init", format!("a model of {network}"), format!("one of {}", model.network()));
+    Err(Failure::usage(message, "leave out the flags of the network: --init MODEL brings its own"))
 }
 
 fn label(options: &Options) -> String {
