@@ -1,5 +1,6 @@
 //! Lean convolutional residual networks that are fast on ordinary CPUs, to run and to train.
 
+pub mod build_info;
 mod conv;
 #[cfg(feature = "train")]
 pub mod data;

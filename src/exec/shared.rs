@@ -47,7 +47,7 @@ impl<T: Copy + Default> SharedBuffer<T> {
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.states.len() * (self.tile * size_of::<T>() + size_of::<AtomicU32>())
+        self.tiles() * (self.tile * size_of::<T>() + size_of::<AtomicU32>())
     }
 
     /// Borrows tiles to read.

@@ -93,17 +93,16 @@ fn check(call: &ConvCall<'_>, stencil: Option<Stencil>) {
         let fits = residual.layout.fits(residual.data.len(), &call.rows, call.width, weights.channels);
         assert!(fits, "residual rows outside their slice");
     }
-    let x_fits = if stencil.is_some() {
+    let (rows, width) = if stencil.is_some() {
         assert_eq!(call.x.layout.pixel_step, weights.row_length, "pixels of a lean convolution lie side by side");
-        let rows = call.rows.start.saturating_sub(1)..(call.rows.end + 1).min(call.height);
-        let held = rows.len() <= call.x.layout.ring;
-        held && call.x.layout.fits(call.x.data.len(), &rows, call.width, weights.row_length)
+        (call.rows.start.saturating_sub(1)..(call.rows.end + 1).min(call.height), call.width)
     } else {
         let last = (call.rows.end - 1).saturating_mul(call.stride).saturating_add(weights.rows);
-        let rows = call.rows.start.saturating_mul(call.stride)..last;
         let width = (call.width - 1).saturating_mul(call.stride).saturating_add(1);
-        call.x.layout.fits(call.x.data.len(), &rows, width, weights.row_length)
+        (call.rows.start.saturating_mul(call.stride)..last, width)
     };
+    assert!(rows.len() <= call.x.layout.ring, "the ring holds fewer input rows than the call reads");
+    let x_fits = call.x.layout.fits(call.x.data.len(), &rows, width, weights.row_length);
     assert!(x_fits, "input rows outside their slice");
 }
 

@@ -58,7 +58,7 @@ impl SessionBuilder {
         if self.max_batch == 0 {
             return Err(Error::invalid("max_batch", "at least 1", 0));
         }
-        let kernels = Kernels::of(self.isa.map_or_else(Isa::active, Ok)?)?;
+        let kernels = self.isa.map_or_else(Kernels::active, Kernels::of)?;
         let plan = Plan::new(&self.model, kernels)?;
         Ok(Session::with_plan(plan, self.pool, self.max_batch))
     }

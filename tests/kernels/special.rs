@@ -172,9 +172,14 @@ fn each_special(
     Ok(())
 }
 
-/// A special value at each position of each input in turn, in all variants.
+/// A special value at each position of each input in turn, in all variants; and zeros of both signs everywhere.
 pub(crate) fn elementwise(subject: &Subject) -> Result<(), String> {
     let word = WORDS.into_iter().find(|word| *word == subject.op).ok_or("no elementwise operator")?;
+    let proof = |changed: &Problem, at: usize, what: &str| {
+        let actual = changed.run(&subject.kernels.elementwise, EDGES[at % 2])?;
+        elementwise::compare(subject, changed, &actual, &naive::<f32>(changed, Reading::Values))
+            .map_err(|message| format!("{what}: {message}"))
+    };
     for variant in 0..4 {
         let problem = Problem::new(word, 3, subject.tile.lanes + 2, variant, Fill::Exact, 5);
         for input in 0..problem.inputs.len() {
@@ -182,11 +187,16 @@ pub(crate) fn elementwise(subject: &Subject) -> Result<(), String> {
                 for special in SPECIALS.into_iter().chain([1e-30, -9.9e-31]) {
                     let mut changed = problem.clone();
                     changed.inputs[input][at] = special;
-                    let actual = changed.run(&subject.kernels.elementwise, EDGES[at % 2])?;
-                    elementwise::compare(subject, &changed, &actual, &naive::<f32>(&changed, Reading::Values))
-                        .map_err(|message| format!("{special} at {at} of input {input}: {message}"))?;
+                    proof(&changed, at, &format!("{special} at {at} of input {input}"))?;
                 }
             }
+        }
+        for signs in 0..1 << problem.inputs.len() {
+            let mut zeros = problem.clone();
+            for (bit, input) in zeros.inputs.iter_mut().enumerate() {
+                input.fill(if signs >> bit & 1 == 1 { -0.0 } else { 0.0 });
+            }
+            proof(&zeros, signs, &format!("zeros, signs {signs:b}"))?;
         }
     }
     Ok(())

@@ -1,19 +1,16 @@
-//! The backward pass of one image: gradients of activations in place, partial gradients of weights.
+//! The backward pass of one image: gradients of activations, in place. Those of weights are in `weight_gradient`.
 #![forbid(unsafe_code)]
 
-use super::forward::pad;
 use super::graph::{Id, Input, Op, Output};
 use super::memory::Scratch;
 use super::norm::Values;
 use super::step::Step;
-use super::weights::{Kind, TrainedConvolution};
-use crate::conv::pack::PANEL;
-use crate::exec::tensor::Extent;
-use crate::kernel::gradient::{StencilGradientCall, WeightGradientCall};
+use super::weights::TrainedConvolution;
+use crate::exec::tensor::{Activations, Extent};
 use crate::kernel::rows::Residual;
 
 /// The chunk whose partial gradients to add to, and whether this is its first image.
-type Chunk = (usize, bool);
+pub(super) type Chunk = (usize, bool);
 
 impl Step<'_> {
     /// Runs the adjoint of one operator on one image.
@@ -34,7 +31,7 @@ impl Step<'_> {
     }
 
     /// The buffer with the gradient of a tensor that goes from block to block.
-    fn gradient_of(&self, tensor: Id) -> &crate::exec::tensor::Activations {
+    fn gradient_of(&self, tensor: Id) -> &Activations {
         &self.memory.gradients[self.graph.tensors[tensor].stage]
     }
 
@@ -54,10 +51,10 @@ impl Step<'_> {
         if scale == 1.0 {
             return use_gradient(&gradient);
         }
-        let channels = self.memory.tensors[to].extent.channels;
         let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
         let scaled = &mut scratch[..gradient.len()];
-        self.kernels.elementwise.normalize(&gradient, None, scaled, (&vec![scale; channels], &vec![0.0; channels]), false);
+        // The whole image as one pixel.
+        self.kernels.elementwise.spread(&gradient, scaled, scale);
         use_gradient(scaled);
     }
 
@@ -138,38 +135,6 @@ impl Step<'_> {
         }
     }
 
-    /// Partial weight gradients of a convolution whose output has this gradient.
-    fn weight_gradients(
-        &self,
-        conv: &TrainedConvolution,
-        transposed: bool,
-        input: Input,
-        gradient: (&[f32], Extent),
-        image: usize,
-        chunk: Chunk,
-        worker: usize,
-    ) {
-        self.with_input(input, image, worker, |x, from| {
-            if transposed {
-                // y = L^T x is <g, L^T x> = <L g, x>: the gradient plays the input's part, and the input the gradient's.
-                self.weight_gradient(conv, gradient, (x, from), chunk, worker);
-                // The bias takes no part in the transpose; what the kernel summed there is not its gradient. Its own use comes later.
-                let bias = conv.values.matrix.len() + conv.values.stencil.len();
-                conv.partial.write(chunk.0..chunk.0 + 1)[bias..].fill(0.0);
-            } else {
-                // The symmetric form's first use adds to what its second use, earlier in this pass, has put there.
-                let first = chunk.1 && !self.shares_weights(conv);
-                self.weight_gradient(conv, (x, from), gradient, (chunk.0, first), worker);
-            }
-        });
-    }
-
-    /// True for weights that a block uses twice.
-    fn shares_weights(&self, conv: &TrainedConvolution) -> bool {
-        let is_transposed_use = |op: &Op| matches!(*op, Op::Convolve { conv: id, transposed: true, .. } if std::ptr::eq(&raw const self.graph.convolutions[id], conv));
-        self.graph.ops.iter().any(is_transposed_use)
-    }
-
     fn data_gradient(
         &self,
         conv: &TrainedConvolution,
@@ -213,89 +178,6 @@ impl Step<'_> {
         }
     }
 
-    /// Adds one image's part to the partial gradients of matrix, stencil and bias.
-    fn weight_gradient(
-        &self,
-        conv: &TrainedConvolution,
-        (x, from): (&[f32], Extent),
-        (gradient, extent): (&[f32], Extent),
-        (chunk, first): Chunk,
-        worker: usize,
-    ) {
-        let mut partial = conv.partial.write(chunk..chunk + 1);
-        let (matrix, rest) = partial.split_at_mut(conv.values.matrix.len());
-        let (stencil, bias) = rest.split_at_mut(conv.values.stencil.len());
-        let accumulate = !first;
-        let mut call = WeightGradientCall {
-            x,
-            x_step: from.channels,
-            x_row: from.row(),
-            g: gradient,
-            g_step: extent.channels,
-            g_row: extent.row(),
-            dw: matrix,
-            panel_step: conv.values.rows * conv.values.row_length * PANEL,
-            offset: 0,
-            rows: extent.height,
-            pixels: extent.width,
-            k: conv.values.row_length,
-            channels: extent.channels,
-            accumulate,
-        };
-        match conv.kind {
-            Kind::Lean(kind) => {
-                self.kernels.weight_gradient.run(&mut call);
-                if let Ok(kernel) = self.kernels.stencil_gradient(kind) {
-                    let (height, width, channels) = (extent.height, extent.width, extent.channels);
-                    let rows = 0..height;
-                    kernel.run(&mut StencilGradientCall {
-                        stencil: kind,
-                        x,
-                        g: gradient,
-                        dstencil: stencil,
-                        dbias: bias,
-                        rows,
-                        height,
-                        width,
-                        channels,
-                        accumulate,
-                    });
-                }
-            }
-            Kind::Dense { side, stride } => {
-                let padded_extent = from.with_border((side - 1) / 2);
-                let mut scratch = self.memory.scratch(worker, Scratch::Padded);
-                if side > 1 {
-                    let padded = &mut scratch[..padded_extent.elements()];
-                    pad(x, padded, padded_extent);
-                    call.x = padded;
-                }
-                call.x_step = stride * from.channels;
-                call.x_row = stride * padded_extent.row();
-                let x = call.x;
-                for row in 0..side {
-                    call.x = &x[row * padded_extent.row()..];
-                    call.offset = row * conv.values.row_length * PANEL;
-                    self.kernels.weight_gradient.run(&mut call);
-                }
-                if conv.has_bias {
-                    self.bias_gradient(gradient, &mut bias[..extent.channels], accumulate);
-                }
-            }
-        }
-    }
-
-    /// Sum of a gradient over its pixels.
-    fn bias_gradient(&self, gradient: &[f32], bias: &mut [f32], accumulate: bool) {
-        if accumulate {
-            let mut sum = vec![0.0; bias.len()];
-            self.kernels.elementwise.global_pool(gradient, &mut sum, 1.0);
-            self.kernels.elementwise.accumulate(&sum, bias);
-        } else {
-            self.kernels.elementwise.global_pool(gradient, bias, 1.0);
-        }
-    }
-
     fn head_backward(&self, from: Id, conv: Id, image: usize, chunk: Chunk, worker: usize) {
         let conv = &self.graph.convolutions[conv];
         let pooled = self.memory.pooled.read(image..image + 1);
@@ -308,16 +190,17 @@ impl Step<'_> {
             chunk,
             worker,
         );
-        let mut pixel_gradient = vec![0.0; conv.inputs];
+        let mut channels = self.memory.channels(worker);
+        let pixel_gradient = &mut channels[..conv.inputs];
         self.transpose(
             conv,
             (&logits_gradient, pixel(conv.outputs())),
-            (&mut pixel_gradient, pixel(conv.inputs)),
+            (pixel_gradient, pixel(conv.inputs)),
             Residual::None,
             worker,
         );
         let pixels = self.memory.tensors[from].extent.pixels();
         let mut gradient = self.gradient_of(from).write(image);
-        self.kernels.elementwise.spread(&pixel_gradient, &mut gradient, 1.0 / pixels as f32);
+        self.kernels.elementwise.spread(pixel_gradient, &mut gradient, 1.0 / pixels as f32);
     }
 }

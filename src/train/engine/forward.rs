@@ -3,6 +3,7 @@
 
 use super::graph::{Id, Input, Op, Output};
 use super::memory::Scratch;
+use super::norm::Values;
 use super::step::Step;
 use super::weights::{Kind, TrainedConvolution};
 use crate::conv::pack::{PackedWeights, panels};
@@ -34,7 +35,7 @@ impl Step<'_> {
         match *op {
             Op::Convolve { conv, transposed, input, output } => self.convolve(conv, transposed, input, output, image, worker),
             Op::Activate { raw, norm, to, pool } => self.activate(raw, norm, to, pool, image, worker),
-            Op::AddNorm { raw, norm, x, to, scale, relu } => self.add_norm((raw, norm), x, to, (scale, relu), image),
+            Op::AddNorm { raw, norm, x, to, relu, .. } => self.add_norm((raw, norm), x, to, relu, image),
             Op::Head { from, conv } => self.head(from, conv, image),
         }
     }
@@ -120,7 +121,7 @@ impl Step<'_> {
                 }
                 self.image_statistics(norm, &y, image);
             }
-            Output::Sum { x: residual, to, scale, relu } => {
+            Output::Sum { norm, x: residual, to, scale, relu } => {
                 let tensor = &self.memory.tensors[to];
                 let residual = self.memory.tensors[residual].read(image);
                 let mut y = tensor.write(image);
@@ -137,14 +138,9 @@ impl Step<'_> {
                 } else {
                     self.run_convolution(conv, &conv.values, (x, from), (result, tensor.extent), Residual::None, false, worker);
                 }
-                let channels = tensor.extent.channels;
-                self.kernels.elementwise.normalize(
-                    result,
-                    Some(&residual),
-                    &mut y,
-                    (&vec![scale; channels], &vec![0.0; channels]),
-                    relu,
-                );
+                let branch = &self.graph.norms[norm];
+                let map = (&branch.read(Values::BranchScale)[..], &branch.read(Values::BranchShift)[..]);
+                self.kernels.elementwise.normalize(result, Some(&residual), &mut y, map, relu);
             }
         });
     }
@@ -233,17 +229,12 @@ impl Step<'_> {
         });
     }
 
-    fn add_norm(&self, (raw, norm): (Id, Id), x: Id, to: Id, (factor, relu): (f32, bool), image: usize) {
+    fn add_norm(&self, (raw, norm): (Id, Id), x: Id, to: Id, relu: bool, image: usize) {
         let (raw, residual) = (self.memory.tensors[raw].read(image), self.memory.tensors[x].read(image));
         let mut y = self.memory.tensors[to].write(image);
-        self.with_map(norm, |scale, shift| {
-            if factor == 1.0 {
-                self.kernels.elementwise.normalize(&raw, Some(&residual), &mut y, (scale, shift), relu);
-            } else {
-                let scaled = |values: &[f32]| values.iter().map(|value| value * factor).collect::<Vec<f32>>();
-                self.kernels.elementwise.normalize(&raw, Some(&residual), &mut y, (&scaled(scale), &scaled(shift)), relu);
-            }
-        });
+        let norm = &self.graph.norms[norm];
+        let map = (&norm.read(Values::BranchScale)[..], &norm.read(Values::BranchShift)[..]);
+        self.kernels.elementwise.normalize(&raw, Some(&residual), &mut y, map, relu);
     }
 
     fn head(&self, from: Id, conv: Id, image: usize) {

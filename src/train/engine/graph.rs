@@ -28,8 +28,8 @@ pub(crate) enum Input {
 pub(crate) enum Output {
     /// Into a tensor whose norm needs all of it first.
     Raw { raw: Id, norm: Id },
-    /// to = x + scale * result, then ReLU if asked.
-    Sum { x: Id, to: Id, scale: f32, relu: bool },
+    /// to = x + scale * result, then ReLU if asked. `norm` is an identity that holds the scale per channel.
+    Sum { norm: Id, x: Id, to: Id, scale: f32, relu: bool },
 }
 
 /// One operator.
@@ -117,8 +117,13 @@ impl Builder<'_> {
     }
 
     fn norm(&mut self, name: &str, kind: Norm, channels: usize) -> Id {
+        self.branch_norm(name, kind, channels, 1.0)
+    }
+
+    /// A norm before a sum that takes it `scale` times.
+    fn branch_norm(&mut self, name: &str, kind: Norm, channels: usize, scale: f32) -> Id {
         let (epsilon, momentum) = (self.network.norm_epsilon(), self.network.norm_momentum());
-        self.graph.norms.push(TrainedNorm::new(name, kind == Norm::Batch, channels, epsilon, momentum));
+        self.graph.norms.push(TrainedNorm::new(name, kind == Norm::Batch, channels, (epsilon, momentum), scale));
         self.graph.norms.len() - 1
     }
 
@@ -174,20 +179,20 @@ impl Builder<'_> {
             }
             BlockForm::Symmetric => (first, true, -block.scale),
         };
-        if transposed && block.bias {
-            self.graph.convolutions[conv].unbiased = Some(self.graph.convolutions[conv].values.clone());
+        if transposed {
+            self.graph.convolutions[conv].share();
         }
         let (input, relu) = (Input::Activated { raw: middle, norm: norm1 }, block.relu_after_sum);
+        let norm = self.branch_norm(&format!("{name}.norm2"), norm_kind(2), width, scale);
         if block.norms == 2 {
-            let norm2 = self.norm(&format!("{name}.norm2"), norm_kind(2), width);
             let raw = self.tensor(extent, stage);
             let to = self.tensor(extent, stage);
-            self.graph.ops.push(Op::Convolve { conv, transposed, input, output: Output::Raw { raw, norm: norm2 } });
-            self.graph.ops.push(Op::AddNorm { raw, norm: norm2, x, to, scale, relu });
+            self.graph.ops.push(Op::Convolve { conv, transposed, input, output: Output::Raw { raw, norm } });
+            self.graph.ops.push(Op::AddNorm { raw, norm, x, to, scale, relu });
             return Ok(to);
         }
         let to = self.tensor(extent, stage);
-        self.graph.ops.push(Op::Convolve { conv, transposed, input, output: Output::Sum { x, to, scale, relu } });
+        self.graph.ops.push(Op::Convolve { conv, transposed, input, output: Output::Sum { norm, x, to, scale, relu } });
         Ok(to)
     }
 }

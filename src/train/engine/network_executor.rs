@@ -10,6 +10,7 @@ use super::memory::Memory;
 use super::norm::{TrainedNorm, Values};
 use super::step::{CHUNKS, Phase, Step, phases};
 use super::weights::TrainedConvolution;
+use super::{finite, state};
 use crate::data::SoftLabel;
 use crate::dispatch::Kernels;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ use crate::exec::region::Region;
 use crate::isa::Isa;
 use crate::kernel::elementwise::MomentumStep;
 use crate::net::{Images, Model, Network, Session, parameters};
-use crate::train::loss::StepLoss;
+use crate::train::loss::{StepLoss, check_label};
 use crate::train::{Executor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
 
 /// Trains a network on the threads of a pool. Same bits for any number of threads and any instruction set with fused
@@ -30,6 +31,8 @@ pub struct NetworkExecutor {
     memory: Option<Memory>,
     /// Images that `memory` holds.
     capacity: usize,
+    /// Images of the last batch.
+    images: usize,
     workers: usize,
     region: Region,
     pool: Pool,
@@ -68,6 +71,7 @@ impl NetworkExecutor {
             graph,
             memory: None,
             capacity: 0,
+            images: 0,
             workers: 0,
             region: Region::default(),
             pool,
@@ -92,35 +96,29 @@ impl NetworkExecutor {
                 self.restore_state(StateKind::Model, &parameter.name, shape, values)?;
             }
         }
-        for conv in &mut self.graph.convolutions {
-            conv.momentum.fill(0.0);
-            if self.keeps_average {
-                conv.average = conv.flat_values();
-            }
-        }
-        for norm in &mut self.graph.norms {
-            let keeps_average = self.keeps_average;
-            for parameter in [&mut norm.weight, &mut norm.bias] {
-                parameter.momentum.fill(0.0);
-                if keeps_average {
-                    parameter.average = parameter.values.clone();
-                }
-            }
-            if keeps_average {
-                let running = [Values::RunningMean, Values::RunningVariance].map(|values| norm.read(values).to_vec());
-                norm.running_average = running;
-            }
-        }
+        let keeps_average = self.keeps_average;
+        self.graph.convolutions.iter_mut().for_each(|conv| conv.restart(keeps_average));
+        self.graph.norms.iter_mut().for_each(|norm| norm.restart(keeps_average));
         Ok(())
     }
 
-    /// Bytes of activations, gradients and scratch for a batch.
+    /// Calls `visit` with name, shape and values of the gradient of every trained tensor: that of the mean loss over the last batch
+    /// of [`Executor::forward_backward`], before clipping and weight decay; zeros before the first one.
+    ///
+    /// Names and shapes are those of model files; the values of stencils are 0 outside of the stencil.
+    pub fn visit_gradients(&self, visit: &mut dyn FnMut(&str, &[usize], &[f32])) {
+        state::visit_gradients(&self.graph, visit);
+    }
+
+    /// Bytes that training on batches of `batch` images with `threads` threads takes: activations, gradients, scratch, weights with
+    /// their gradients and momentum.
+    ///
+    /// # Errors
+    /// Those of [`NetworkExecutor::new`] for this network.
     pub fn training_bytes(network: &Network, batch: usize, threads: usize) -> Result<usize> {
         let graph = Graph::new(network, CHUNKS)?;
-        let elements: usize = graph.tensors.iter().map(|tensor| tensor.extent.elements()).sum();
-        let largest = graph.tensors.iter().map(|tensor| tensor.extent.elements()).max().unwrap_or(0);
-        let weights: usize = graph.convolutions.iter().map(|conv| conv.momentum.len()).sum();
-        Ok(4 * (batch * (elements + 2 * largest) + 4 * threads * largest + (CHUNKS + 4) * weights))
+        let weights: usize = graph.convolutions.iter().map(TrainedConvolution::bytes).sum();
+        Ok(weights + Memory::bytes(&graph, network.input(), batch, threads))
     }
 
     /// Makes room for a batch. Memory grows to the largest batch seen and stays.
@@ -157,77 +155,12 @@ impl NetworkExecutor {
     }
 }
 
-/// Calls `visit` with the parts of a norm's state of one kind.
-fn visit_norm(norm: &TrainedNorm, kind: StateKind, visit: &mut StateVisitor<'_>) {
-    if !norm.active {
-        return;
-    }
-    let shape = [norm.channels];
-    for (part, parameter) in [("weight", &norm.weight), ("bias", &norm.bias)] {
-        let values = match kind {
-            StateKind::Model => &parameter.values,
-            StateKind::Momentum => &parameter.momentum,
-            StateKind::Ema => &parameter.average,
-        };
-        visit(kind, &format!("{}.{part}", norm.name), &shape, values);
-    }
-    let running = [("running_mean", Values::RunningMean), ("running_var", Values::RunningVariance)];
-    for (index, (part, values)) in running.into_iter().enumerate() {
-        let name = format!("{}.{part}", norm.name);
-        match kind {
-            StateKind::Model => visit(kind, &name, &shape, &norm.read(values)),
-            StateKind::Ema => visit(kind, &name, &shape, &norm.running_average[index]),
-            StateKind::Momentum => {}
-        }
-    }
-}
-
-/// Calls `visit` with the tensors of a convolution's state of one kind.
-fn visit_convolution(conv: &TrainedConvolution, kind: StateKind, visit: &mut StateVisitor<'_>) {
-    let tensors = match kind {
-        StateKind::Model => conv.unpack(&conv.flat_values()),
-        StateKind::Momentum => conv.unpack(&conv.momentum),
-        StateKind::Ema => conv.unpack(&conv.average),
-    };
-    for (name, shape, values) in tensors {
-        visit(kind, &name, &shape, &values);
-    }
-}
-
-/// Writes one tensor of a norm's state; false if the norm has none of this name.
-fn restore_norm(norm: &mut TrainedNorm, kind: StateKind, part: &str, values: &[f32]) -> bool {
-    if !norm.active || values.len() != norm.channels {
-        return false;
-    }
-    let running = match part {
-        "running_mean" => Some((0, Values::RunningMean)),
-        "running_var" => Some((1, Values::RunningVariance)),
-        _ => None,
-    };
-    match (running, kind) {
-        (Some((_, target)), StateKind::Model) => norm.set(target, |channel| values[channel]),
-        (Some((index, _)), StateKind::Ema) => norm.running_average[index] = values.to_vec(),
-        (Some(_), StateKind::Momentum) => return false,
-        (None, _) => {
-            let parameter = match part {
-                "weight" => &mut norm.weight,
-                "bias" => &mut norm.bias,
-                _ => return false,
-            };
-            match kind {
-                StateKind::Model => parameter.values = values.to_vec(),
-                StateKind::Momentum => parameter.momentum = values.to_vec(),
-                StateKind::Ema => parameter.average = values.to_vec(),
-            }
-        }
-    }
-    true
-}
-
 impl Executor for NetworkExecutor {
     fn forward_backward(&mut self, images: &[f32], labels: &[SoftLabel]) -> Result<StepLoss> {
         self.check_images(images, labels.len())?;
+        labels.iter().try_for_each(|label| check_label(label, self.network.classes()))?;
         self.prepare(labels.len());
+        self.images = labels.len();
         self.session = None;
         let Some(memory) = &self.memory else {
             return Err(Error::shape("batch", "memory for it", "none"));
@@ -293,67 +226,21 @@ impl Executor for NetworkExecutor {
     }
 
     fn visit_state(&self, visit: &mut StateVisitor<'_>) {
-        for kind in StateKind::ALL {
-            if kind == StateKind::Ema && !self.keeps_average {
-                continue;
-            }
-            self.graph.convolutions.iter().for_each(|conv| visit_convolution(conv, kind, visit));
-            self.graph.norms.iter().for_each(|norm| visit_norm(norm, kind, visit));
-        }
+        state::visit(&self.graph, self.keeps_average, visit);
     }
 
     fn restore_state(&mut self, kind: StateKind, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
         self.session = None;
-        let fits = shape.iter().product::<usize>() == values.len();
-        for conv in &mut self.graph.convolutions {
-            let mut flat = match kind {
-                StateKind::Model => conv.flat_values(),
-                StateKind::Momentum => std::mem::take(&mut conv.momentum),
-                StateKind::Ema => std::mem::take(&mut conv.average),
-            };
-            flat.resize(conv.momentum.len().max(super::weights::flat_length(&conv.values)), 0.0);
-            let found = fits && conv.pack(&mut flat, name, shape, values);
-            match kind {
-                StateKind::Model if found => conv.set_flat_values(&flat),
-                StateKind::Model => {}
-                StateKind::Momentum => conv.momentum = flat,
-                StateKind::Ema => conv.average = flat,
-            }
-            if found {
-                return Ok(());
-            }
+        let is_kept = kind != StateKind::Ema || self.keeps_average;
+        if is_kept && state::restore(&mut self.graph, kind, name, shape, values) {
+            return Ok(());
         }
-        for norm in &mut self.graph.norms {
-            let part = name.strip_prefix(&norm.name).and_then(|rest| rest.strip_prefix('.')).map(str::to_string);
-            if let Some(part) = part
-                && shape == [norm.channels]
-                && restore_norm(norm, kind, &part, values)
-            {
-                return Ok(());
-            }
-        }
-        Err(Error::model(
-            "state",
-            format!("tensor `{name}`"),
-            "a tensor of the network",
-            format!("{}.{name} of shape {shape:?}", kind.prefix()),
-        ))
+        let got = format!("{}.{name} of shape {shape:?} with {} values", kind.prefix(), values.len());
+        Err(Error::model("state", format!("tensor `{name}`"), "a tensor of the network", got))
     }
 
     fn first_non_finite(&self) -> Option<String> {
-        let bad = |values: &[f32]| values.iter().any(|value| !value.is_finite());
-        let norm_values = |norm: &TrainedNorm| {
-            bad(&norm.weight.values) || bad(&norm.bias.values) || bad(&norm.read(Values::Mean)) || bad(&norm.read(Values::Scale))
-        };
-        for conv in &self.graph.convolutions {
-            if bad(&conv.values.matrix) || bad(&conv.values.stencil) || bad(&conv.values.bias) {
-                return Some(conv.name.clone());
-            }
-        }
-        if let Some(norm) = self.graph.norms.iter().find(|norm| norm_values(norm)) {
-            return Some(norm.name.clone());
-        }
-        self.graph.convolutions.iter().rev().find(|conv| bad(&conv.gradient.read(0..1))).map(|conv| conv.name.clone())
+        finite::first_non_finite(&self.graph, self.memory.as_ref(), self.images)
     }
 
     fn input(&self) -> [usize; 3] {

@@ -14,6 +14,9 @@ pub(crate) enum Values {
     Mean,
     Scale,
     Shift,
+    /// The same times the factor of the sum that the norm's result enters.
+    BranchScale,
+    BranchShift,
     /// dx = dy * GradientFactor + (x * InputFactor + Summand).
     GradientFactor,
     InputFactor,
@@ -24,7 +27,7 @@ pub(crate) enum Values {
     BiasGradient,
 }
 
-const TILES: usize = 10;
+const TILES: usize = 12;
 
 /// Parameters that the optimiser changes, with momentum and average.
 pub(crate) struct NormParameter {
@@ -50,13 +53,17 @@ pub(crate) struct TrainedNorm {
     pub(crate) bias: NormParameter,
     /// Averages of the running mean and variance.
     pub(crate) running_average: [Vec<f32>; 2],
+    /// The factor of the sum that the norm's result enters; 1 elsewhere.
+    branch: f64,
     values: SharedBuffer<f32>,
-    /// Mean and 1 / deviation of the batch, in f64.
+    /// Mean and 1 / deviation of the batch, and two sums, per channel in f64.
     exact: SharedBuffer<f64>,
 }
 
+const EXACT_TILES: usize = 4;
+
 impl TrainedNorm {
-    pub(crate) fn new(name: &str, active: bool, channels: usize, epsilon: f32, momentum: f32) -> Self {
+    pub(crate) fn new(name: &str, active: bool, channels: usize, (epsilon, momentum): (f32, f32), branch: f32) -> Self {
         let norm = TrainedNorm {
             name: name.to_string(),
             active,
@@ -66,13 +73,26 @@ impl TrainedNorm {
             weight: NormParameter::new(channels, 1.0),
             bias: NormParameter::new(channels, 0.0),
             running_average: [Vec::new(), Vec::new()],
+            branch: f64::from(branch),
             values: SharedBuffer::new(TILES, channels),
-            exact: SharedBuffer::new(2, channels),
+            exact: SharedBuffer::new(EXACT_TILES, channels),
         };
         norm.set(Values::Scale, |_| 1.0);
+        norm.set(Values::BranchScale, |_| branch);
         norm.set(Values::GradientFactor, |_| 1.0);
         norm.set(Values::RunningVariance, |_| 1.0);
         norm
+    }
+
+    /// Forgets momentum, and lets the averages start at the values.
+    pub(crate) fn restart(&mut self, keeps_average: bool) {
+        for parameter in [&mut self.weight, &mut self.bias] {
+            parameter.momentum.fill(0.0);
+            parameter.average = if keeps_average { parameter.values.clone() } else { Vec::new() };
+        }
+        if keeps_average {
+            self.running_average = [Values::RunningMean, Values::RunningVariance].map(|values| self.read(values).to_vec());
+        }
     }
 
     /// The values of one kind.
@@ -82,8 +102,13 @@ impl TrainedNorm {
 
     /// Sets the values of one kind, channel by channel.
     pub(crate) fn set(&self, values: Values, value: impl Fn(usize) -> f32) {
+        self.change(values, |channel, _| value(channel));
+    }
+
+    /// Replaces the values of one kind by a function of channel and old value.
+    fn change(&self, values: Values, value: impl Fn(usize, f32) -> f32) {
         let mut tile = self.values.write(values as usize..values as usize + 1);
-        tile.iter_mut().enumerate().for_each(|(channel, to)| *to = value(channel));
+        tile.iter_mut().enumerate().for_each(|(channel, to)| *to = value(channel, *to));
     }
 
     /// Merges the images' statistics in their order and derives scale, shift and running statistics.
@@ -93,7 +118,10 @@ impl TrainedNorm {
         if !self.active {
             return;
         }
-        let (mut mean, mut squares) = (vec![0.0_f64; self.channels], vec![0.0_f64; self.channels]);
+        let mut exact = self.exact.write(0..EXACT_TILES);
+        exact.fill(0.0);
+        let (mean, rest) = exact.split_at_mut(self.channels);
+        let (inverse, squares) = rest.split_at_mut(self.channels);
         let (mut count, each) = (0.0, pixels as f64);
         for (shift, sums) in images {
             let share = each / (count + each);
@@ -107,25 +135,26 @@ impl TrainedNorm {
             }
             count += each;
         }
-        self.derive(&mean, &squares, count);
+        for (inverse, squares) in inverse.iter_mut().zip(squares.iter()) {
+            *inverse = 1.0 / ((squares / count).max(0.0) + self.epsilon).sqrt();
+        }
+        self.derive(mean, inverse, squares, count);
     }
 
-    fn derive(&self, mean: &[f64], squares: &[f64], count: f64) {
-        let variance = |channel: usize| (squares[channel] / count).max(0.0);
-        let inverse: Vec<f64> = (0..self.channels).map(|channel| 1.0 / (variance(channel) + self.epsilon).sqrt()).collect();
+    /// Sets what follows from mean, 1 / deviation and the sum of squared deviations of `count` values.
+    fn derive(&self, mean: &[f64], inverse: &[f64], squares: &[f64], count: f64) {
         let scale = |channel: usize| f64::from(self.weight.values[channel]) * inverse[channel];
+        let shift = |channel: usize| f64::from(self.bias.values[channel]) - mean[channel] * scale(channel);
         self.set(Values::Mean, |channel| mean[channel] as f32);
         self.set(Values::Scale, |channel| scale(channel) as f32);
-        self.set(Values::Shift, |channel| (f64::from(self.bias.values[channel]) - mean[channel] * scale(channel)) as f32);
-        let mut exact = self.exact.write(0..2);
-        exact[..self.channels].copy_from_slice(mean);
-        exact[self.channels..].copy_from_slice(&inverse);
+        self.set(Values::Shift, |channel| shift(channel) as f32);
+        self.set(Values::BranchScale, |channel| (self.branch * scale(channel)) as f32);
+        self.set(Values::BranchShift, |channel| (self.branch * shift(channel)) as f32);
         // The running variance is the unbiased one; of a single value there is none, and 0 keeps it finite.
         let unbiased = |channel: usize| if count > 1.0 { squares[channel].max(0.0) / (count - 1.0) } else { 0.0 };
         let moved = |old: f32, value: f64| (f64::from(old) + self.momentum * (value - f64::from(old))) as f32;
-        let (old_mean, old_variance) = (self.read(Values::RunningMean).to_vec(), self.read(Values::RunningVariance).to_vec());
-        self.set(Values::RunningMean, |channel| moved(old_mean[channel], mean[channel]));
-        self.set(Values::RunningVariance, |channel| moved(old_variance[channel], unbiased(channel)));
+        self.change(Values::RunningMean, |channel, old| moved(old, mean[channel]));
+        self.change(Values::RunningVariance, |channel, old| moved(old, unbiased(channel)));
     }
 
     /// Merges the images' gradient sums and derives the data gradient's factors and the gradients of weight and bias.
@@ -135,15 +164,18 @@ impl TrainedNorm {
         if !self.active {
             return;
         }
-        let (mut sum, mut product) = (vec![0.0_f64; self.channels], vec![0.0_f64; self.channels]);
+        let mut exact = self.exact.write(0..EXACT_TILES);
+        let (mean, rest) = exact.split_at_mut(self.channels);
+        let (inverse, rest) = rest.split_at_mut(self.channels);
+        let (sum, product) = rest.split_at_mut(self.channels);
+        sum.fill(0.0);
+        product.fill(0.0);
         for sums in images {
             for channel in 0..self.channels {
                 sum[channel] += sums[channel];
                 product[channel] += sums[self.channels + channel];
             }
         }
-        let exact = self.exact.read(0..2);
-        let (mean, inverse) = exact.split_at(self.channels);
         {
             let rounded = self.read(Values::Mean);
             for channel in 0..self.channels {

@@ -35,7 +35,9 @@ pub(crate) struct TrainedConvolution {
     pub(crate) inputs: usize,
     pub(crate) has_bias: bool,
     pub(crate) values: PackedWeights,
-    /// The values without their bias, where a biased layer's transpose is used too (the symmetric form).
+    /// True if the transpose is a layer too: the symmetric form uses its weights twice.
+    pub(crate) is_shared: bool,
+    /// The values without their bias, for the data gradient of the transpose; only where there is a bias.
     pub(crate) unbiased: Option<PackedWeights>,
     /// The transpose, with which the fused kernel computes the data gradient of a lean convolution.
     pub(crate) transposed: PackedWeights,
@@ -85,6 +87,7 @@ impl TrainedConvolution {
             inputs,
             has_bias,
             values,
+            is_shared: false,
             unbiased: None,
             transposed,
             phases,
@@ -93,6 +96,26 @@ impl TrainedConvolution {
             momentum: vec![0.0; length],
             average: Vec::new(),
         })
+    }
+
+    /// Forgets momentum, and lets the average start at the values.
+    pub(crate) fn restart(&mut self, keeps_average: bool) {
+        self.momentum.fill(0.0);
+        self.average = if keeps_average { self.flat_values() } else { Vec::new() };
+    }
+
+    /// Bytes of weights, gradients and momentum.
+    pub(crate) fn bytes(&self) -> usize {
+        let phases: usize = self.phases.iter().map(|phase| phase.weights.bytes()).sum();
+        let unbiased = self.unbiased.as_ref().map_or(0, PackedWeights::bytes);
+        let packed = self.values.bytes() + unbiased + self.transposed.bytes() + phases;
+        packed + self.gradient.bytes() + self.partial.bytes() + size_of::<f32>() * (self.momentum.len() + self.average.len())
+    }
+
+    /// Makes the transpose a layer too.
+    pub(crate) fn share(&mut self) {
+        self.is_shared = true;
+        self.unbiased = self.has_bias.then(|| self.values.clone());
     }
 
     /// Output channels.
