@@ -51,6 +51,7 @@ fn families(op: &str) -> &'static [(&'static str, Proof)] {
             ("special", special::dense),
             ("parts", blocks::dense),
             ("strided_views", blocks::pixels_apart),
+            ("rings", rings::dense),
             ("transpose", transpose::dense),
         ],
         "weightgradient" => &[
@@ -65,6 +66,12 @@ fn families(op: &str) -> &'static [(&'static str, Proof)] {
             ("bound", gradients::stencil_bound),
             ("special", special::stencil_gradient),
             ("parts", gradients::stencil_parts),
+        ],
+        "gradientstatistics" => &[
+            ("exact", elementwise::exact),
+            ("bound", elementwise::bound),
+            ("special", special::elementwise),
+            ("mask", special::mask),
         ],
         _ if operators::elementwise::WORDS.contains(&op) => {
             &[("exact", elementwise::exact), ("bound", elementwise::bound), ("special", special::elementwise)]
