@@ -1,4 +1,5 @@
 //! What this repository's own tests, benches and fuzz targets need and users do not. No stability.
+#![forbid(unsafe_code)]
 
 /// The naive oracle.
 pub mod reference {

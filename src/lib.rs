@@ -1,10 +1,12 @@
 //! Lean convolutional residual networks that are fast on ordinary CPUs, to run and to train.
 
+pub mod build_info;
 mod conv;
 #[cfg(feature = "train")]
 pub mod data;
 mod dispatch;
 pub mod error;
+mod exec;
 mod ffi;
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
@@ -19,8 +21,13 @@ mod random;
 #[cfg(feature = "__internals")]
 mod reference;
 pub mod stencil;
+#[cfg(feature = "train")]
+pub mod train;
 
 pub use error::{Error, ErrorKind, Result};
+pub use exec::pool::{Pool, default_threads};
 pub use isa::Isa;
-pub use net::{Model, Network};
+pub use net::{Images, Logits, Model, Network, Session};
 pub use stencil::Stencil;
+#[cfg(feature = "train")]
+pub use train::{Observer, RunConfig, TrainConfig, Trainer};

@@ -6,11 +6,16 @@ use std::path::{Path, PathBuf};
 
 /// The only places that may hold unsafe code: paths, or beginnings of paths, from the repository's root.
 ///
-/// The bindings of the C kernels, the kernels' safe wrappers, and the one file that hands disjoint output tiles to threads.
-const UNSAFE_ALLOWED: [&str; 3] = ["src/ffi", "src/kernel", "src/exec/shared.rs"];
+/// The bindings of the C kernels, the kernels' safe wrappers, the one file that hands disjoint output tiles to threads, and the
+/// entry points that libFuzzer's macro writes.
+const UNSAFE_ALLOWED: [&str; 4] = ["src/ffi", "src/kernel", "src/exec/shared.rs", "fuzz/fuzz_targets"];
 
-/// Folders that the rules below are for.
-const SOURCE_FOLDERS: [&str; 4] = ["src", "cli", "kernels", "fuzz"];
+/// Folders whose Rust files are modules. (The generator's files in `kernels` are partly included as text, where no attribute for a
+/// file is possible; they run in the build only.)
+const MODULE_FOLDERS: [&str; 3] = ["src", "cli", "fuzz"];
+
+/// Folders whose files have at most [`MAX_LINES`].
+const SHORT_FILE_FOLDERS: [&str; 4] = ["src", "cli", "kernels", "fuzz"];
 
 /// A longer file is hard to read in one sitting and usually holds two subjects.
 const MAX_LINES: usize = 500;
@@ -71,7 +76,7 @@ fn unsafe_code_fault(path: &str, text: &str) -> Option<String> {
 
 #[test]
 fn unsafe_code_stays_where_it_is_allowed() {
-    let faults: Vec<String> = SOURCE_FOLDERS
+    let faults: Vec<String> = MODULE_FOLDERS
         .into_iter()
         .flat_map(text_files)
         .filter(|(path, _)| Path::new(path).extension().is_some_and(|extension| extension == "rs"))
@@ -82,7 +87,7 @@ fn unsafe_code_stays_where_it_is_allowed() {
 
 #[test]
 fn no_file_is_too_long() {
-    let faults: Vec<String> = SOURCE_FOLDERS
+    let faults: Vec<String> = SHORT_FILE_FOLDERS
         .into_iter()
         .flat_map(text_files)
         .map(|(path, text)| (path, text.lines().count()))

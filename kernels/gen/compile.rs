@@ -31,6 +31,9 @@ pub fn compile(target: &Target) -> Result<(Vec<Row>, Vec<String>), String> {
             Err(message) => failures.push(format!("no {} kernels: {message}", isa.name)),
         }
     }
+    if !compiled.is_empty() {
+        println!("cargo::rustc-env=LEANRESNET_C_COMPILER={}", compiler_version());
+    }
     Ok((compiled, failures))
 }
 
@@ -50,6 +53,17 @@ fn compile_isa(target: &Target, isa: &Isa, rows: &[Row]) -> Result<(), String> {
         build.file(write_unit(&folder, row, target.version)?);
     }
     build.try_compile(&format!("leanresnet_{}", isa.name)).map_err(|error| error.to_string())
+}
+
+/// The first line that the compiler says about itself, or its path if it says nothing.
+fn compiler_version() -> String {
+    let Ok(compiler) = cc::Build::new().try_get_compiler() else { return "unknown".to_string() };
+    let output = compiler.to_command().arg("--version").output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    match text.lines().next() {
+        Some(line) if !line.trim().is_empty() => line.trim().to_string(),
+        _ => compiler.path().display().to_string(),
+    }
 }
 
 /// Writes a unit, and leaves an unchanged one alone.

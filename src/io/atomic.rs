@@ -20,31 +20,52 @@ pub(crate) fn write<'a>(path: &Path, chunks: impl IntoIterator<Item = &'a [u8]>)
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let (temporary, mut file) = create_beside(path, folder).map_err(failed)?;
-    let written = chunks.into_iter().try_for_each(|chunk| file.write_all(chunk)).and_then(|()| file.sync_all());
-    if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
-        // What failed is reported; that the rest could not be removed either would not help anybody.
-        let _ = fs::remove_file(&temporary);
-        return Err(failed(error));
-    }
+    let mut partial = PartialFile::beside(path, folder).map_err(failed)?;
+    chunks.into_iter().try_for_each(|chunk| partial.file.write_all(chunk)).map_err(failed)?;
+    partial.file.sync_all().map_err(failed)?;
+    partial.rename(path).map_err(failed)?;
     synchronise_folder(folder).map_err(failed)
 }
 
-/// A new file beside `path` under a name that nobody uses: two writers never share one.
-fn create_beside(path: &Path, folder: &Path) -> std::io::Result<(PathBuf, File)> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    for attempt in 0..1000 {
-        let temporary = folder.join(format!(".{name}.{}.{attempt}.partial", std::process::id()));
-        match File::create_new(&temporary) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            created => return created.map(|file| (temporary, file)),
+/// A file that is removed when it goes out of scope, also by a panic, unless it got its final name.
+struct PartialFile {
+    file: File,
+    path: PathBuf,
+    is_renamed: bool,
+}
+
+impl PartialFile {
+    /// A new file beside `path` under a name that nobody uses: two writers never share one.
+    fn beside(path: &Path, folder: &Path) -> std::io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        for attempt in 0..1000 {
+            let path = folder.join(format!(".{name}.{}.{attempt}.partial", std::process::id()));
+            match File::create_new(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                created => return created.map(|file| Self { file, path, is_renamed: false }),
+            }
+        }
+        Err(ErrorKind::AlreadyExists.into())
+    }
+
+    fn rename(&mut self, path: &Path) -> std::io::Result<()> {
+        fs::rename(&self.path, path)?;
+        self.is_renamed = true;
+        Ok(())
+    }
+}
+
+impl Drop for PartialFile {
+    fn drop(&mut self) {
+        if !self.is_renamed {
+            // What failed is reported already; that the rest could not be removed either would not help anybody.
+            let _ = fs::remove_file(&self.path);
         }
     }
-    Err(ErrorKind::AlreadyExists.into())
 }
 
 /// Makes the rename itself durable, where folders can be synchronised at all.
-fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn synchronise_folder(folder: &Path) -> std::io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 

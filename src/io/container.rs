@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::io::atomic;
 use crate::io::checksum::Crc64;
-use crate::io::header::{Header, LENGTH_BYTES};
+use crate::io::header::{Header, LENGTH_BYTES, MAX_HEADER};
 
 /// The version that is written, and the only one that is read.
 const VERSION: u64 = 1;
@@ -142,6 +142,10 @@ pub(crate) fn to_bytes(mut metadata: Map<String, Value>, tensors: Vec<(String, S
     }
     let mut bytes = safetensors::serialize(tensors, Some(std::iter::once((KEY.to_owned(), text)).collect()))
         .map_err(|error| Error::invalid("tensors of the file", "values that fill their shapes, in a short header", error))?;
+    let header_length = u64::from_le_bytes(*bytes.first_chunk().expect("serialisation starts with the header's length"));
+    if header_length > MAX_HEADER {
+        return Err(Error::invalid("header of the file", format!("at most {MAX_HEADER} bytes"), header_length));
+    }
     assert!(bytes[LENGTH_BYTES..].starts_with(OPENING), "the metadata must open the header, or the checksum has no fixed place");
     let digits = digits_of(&bytes);
     bytes[DIGITS].copy_from_slice(digits.as_bytes());

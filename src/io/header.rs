@@ -6,16 +6,17 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as BTreeEntry;
 use std::fmt;
 
 use safetensors::Dtype;
-use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
 
 /// Longest header in bytes; a network of the largest accepted size with its optimiser's state needs less.
-const MAX_HEADER: u64 = 16 << 20;
+pub(crate) const MAX_HEADER: u64 = 16 << 20;
 /// Most extents of a shape.
 const MAX_RANK: usize = 8;
 /// Bytes that hold the header's length.
@@ -124,12 +125,14 @@ impl<'de> Visitor<'de> for FieldsVisitor {
             let repeated = if key == "__metadata__" {
                 fields.metadata = map.next_value()?;
                 std::mem::replace(&mut has_metadata, true)
-            } else if fields.tensors.contains_key(&key) {
-                map.next_value::<IgnoredAny>()?;
-                true
             } else {
-                fields.tensors.insert(key, map.next_value()?);
-                false
+                match fields.tensors.entry(key) {
+                    BTreeEntry::Vacant(place) => {
+                        place.insert(map.next_value()?);
+                        false
+                    }
+                    BTreeEntry::Occupied(_) => true,
+                }
             };
             if repeated {
                 return Err(A::Error::custom("a name that stands twice"));

@@ -13,7 +13,7 @@ use std::ptr;
 type Native = unsafe extern "C" fn(*const LeanConvArgs);
 
 /// A kernel for fused lean convolutions with one stencil, or for dense ones.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct ConvKernel {
     /// The registry's name, or that of the portable code.
     pub name: &'static str,
@@ -193,7 +193,7 @@ fn run_end(call: &ConvCall<'_>, h: usize) -> usize {
         return h + 1;
     }
     // A whole image never wraps; in a ring, three input rows follow an output row.
-    let wraps = |layout: &Layout, h: usize| layout.ring < call.height && (h + 1).is_multiple_of(layout.ring);
+    let wraps = |layout: &Layout, h: usize| layout.ring < call.height && layout.wraps_after(h);
     let mut end = h + 1;
     while end < call.rows.end {
         let last = end - 1;
@@ -281,7 +281,7 @@ fn fused(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
                 // of the same quad may lie in row 1.
                 let row = match (h + dy).checked_sub(1) {
                     Some(row) => x.wrapping_add(layout.row(row)),
-                    None => x.wrapping_add(layout.row(0)).wrapping_sub(layout.row_step),
+                    None => x.wrapping_add(layout.row(h)).wrapping_sub(layout.row_step),
                 };
                 let base = row.wrapping_add(w * layout.pixel_step);
                 for quad in 0..pixels.div_ceil(4) {

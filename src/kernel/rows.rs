@@ -12,24 +12,36 @@ pub struct Layout {
     pub row_step: usize,
     /// From a pixel to the next.
     pub pixel_step: usize,
-    /// Rows in memory: row h lies where row h modulo `ring` does.
+    /// Rows in memory: row h lies where row h plus or minus `ring` does.
     pub ring: usize,
+    /// The row that lies at the origin.
+    pub first: usize,
 }
 
 impl Layout {
     /// A whole image [height][width][channels].
     pub fn image(height: usize, width: usize, channels: usize) -> Self {
-        Layout { origin: 0, row_step: width * channels, pixel_step: channels, ring: height.max(1) }
+        Layout { origin: 0, row_step: width * channels, pixel_step: channels, ring: height.max(1), first: 0 }
     }
 
     /// The last `ring` rows of an image that is `width` pixels wide.
     pub fn ring(ring: usize, width: usize, channels: usize) -> Self {
-        Layout { origin: 0, row_step: width * channels, pixel_step: channels, ring }
+        Layout { origin: 0, row_step: width * channels, pixel_step: channels, ring, first: 0 }
     }
 
-    /// Offset of row `h`, pixel 0.
+    /// Rows `first`.. of an image, in a slice that begins with row `first`.
+    pub fn starting_at(self, first: usize) -> Self {
+        Layout { first, ..self }
+    }
+
+    /// Offset of row `h`, pixel 0; `h` is at least `first`.
     pub fn row(&self, h: usize) -> usize {
-        self.origin + h % self.ring * self.row_step
+        self.origin + (h - self.first) % self.ring * self.row_step
+    }
+
+    /// True if row `h + 1` does not lie after row `h` but at the origin again.
+    pub fn wraps_after(&self, h: usize) -> bool {
+        (h + 1 - self.first).is_multiple_of(self.ring)
     }
 
     /// True if a slice of `length` holds pixels 0..`width` of `channels` values of all of `rows`.
@@ -37,6 +49,10 @@ impl Layout {
         if rows.is_empty() || width == 0 {
             return true;
         }
+        if rows.start < self.first {
+            return false;
+        }
+        let rows = rows.start - self.first..rows.end - self.first;
         // The last row in memory is the last of the range, or the ring's last if the range wraps around.
         let wraps = rows.len() >= self.ring || rows.start % self.ring + rows.len() > self.ring;
         let last = if wraps { self.ring - 1 } else { (rows.end - 1) % self.ring };
@@ -100,7 +116,7 @@ mod tests {
 
     #[test]
     fn sizes_that_overflow_do_not_fit() {
-        let layout = Layout { origin: 0, row_step: usize::MAX, pixel_step: 1, ring: 10 };
+        let layout = Layout { origin: 0, row_step: usize::MAX, pixel_step: 1, ring: 10, first: 0 };
         assert!(!layout.fits(usize::MAX, &(0..3), 1, 1));
     }
 }

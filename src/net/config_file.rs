@@ -41,7 +41,7 @@ pub(crate) fn write(network: &Network) -> String {
 }
 
 /// Line and column of the mistake, and the parser's message in this crate's words.
-fn syntax_error(text: &str, error: &toml::de::Error) -> Error {
+pub(crate) fn syntax_error(text: &str, error: &toml::de::Error) -> Error {
     let what = match error.span() {
         Some(span) => {
             let before = text.get(..span.start).unwrap_or(text);

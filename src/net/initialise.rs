@@ -71,6 +71,19 @@ mod tests {
         }
     }
 
+    /// Trained models depend on these numbers: a change here is a change of behaviour.
+    #[test]
+    fn values_do_not_change() {
+        let specs = parameters(&Network::preset("small").unwrap());
+        let first = |name: &str| {
+            let position = specs.iter().position(|spec| spec.name == name).unwrap();
+            let values = initial_values(&specs[position], 1, position);
+            [values[1].to_bits(), values[values.len() - 2].to_bits()]
+        };
+        let values = ["stem.conv.weight", "stages.1.0.conv1.spatial.weight", "head.weight"].map(first);
+        assert_eq!(values, [[0x3E3C_9A84, 0xBE16_2B2C], [0xBC29_37AD, 0x3D34_AA96], [0x3E05_BF6D, 0x3D24_032D]]);
+    }
+
     #[test]
     fn seeds_and_positions_give_other_values() {
         let specs = parameters(&Network::preset("small").unwrap());

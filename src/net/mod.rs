@@ -4,6 +4,8 @@ mod architecture;
 mod builder;
 #[cfg(feature = "config")]
 mod config_file;
+pub(crate) mod fold;
+mod images;
 mod import;
 mod initialise;
 mod layers;
@@ -12,9 +14,11 @@ mod model;
 mod model_file;
 mod network;
 mod parameters;
+pub(crate) mod plan;
 mod preprocess;
 mod preset;
 mod rename;
+mod session;
 mod stencil_key;
 mod table;
 mod taps;
@@ -22,6 +26,9 @@ mod validate;
 
 pub use architecture::{Block, BlockForm, Connection, ConnectionForm, Norm, Operator, Stage, Stem, StemPool};
 pub use builder::NetworkBuilder;
+#[cfg(feature = "train")]
+pub(crate) use config_file::syntax_error;
+pub use images::Images;
 pub use import::{ImportReport, import};
 pub use layers::{LayerSummary, layers};
 pub use mismatch::Misshaped;
@@ -30,3 +37,4 @@ pub use network::Network;
 pub use parameters::{ParameterRole, ParameterSpec, parameters};
 pub use preprocess::Preprocess;
 pub use rename::parse_name_map;
+pub use session::{Logits, Session, SessionBuilder};

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -29,12 +30,12 @@ const MAX_PROVENANCE: usize = 65_536;
 /// assert_eq!(values.len(), 32 * 3 * 3 * 3);
 /// # Ok::<(), leanresnet::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Model {
     inner: Arc<Inner>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Inner {
     network: Network,
     tensors: BTreeMap<String, Tensor>,
@@ -43,7 +44,7 @@ struct Inner {
     provenance: String,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Tensor {
     shape: Vec<usize>,
     values: Vec<f32>,
@@ -164,6 +165,15 @@ impl Model {
     /// The names are those of [`crate::net::parameters`] but for `num_batches_tracked`.
     pub fn tensor(&self, name: &str) -> Option<(&[usize], &[f32])> {
         self.inner.tensors.get(name).map(|tensor| (&tensor.shape[..], &tensor.values[..]))
+    }
+}
+
+impl fmt::Debug for Model {
+    /// Without the weights, which are too many to read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { network, preprocess, provenance, .. } = &*self.inner;
+        let mut output = f.debug_struct("Model");
+        output.field("network", network).field("preprocess", preprocess).field("provenance", provenance).finish_non_exhaustive()
     }
 }
 

@@ -79,7 +79,7 @@ table_of! {
 impl BlockTable {
     /// This table without the keys that say the same as `base`.
     fn without(self, base: &Self) -> Self {
-        fn different<T: PartialEq>(value: Option<T>, base: Option<T>) -> Option<T> {
+        fn different<T: Copy + PartialEq>(value: Option<T>, base: Option<T>) -> Option<T> {
             if value == base { None } else { value }
         }
         Self {

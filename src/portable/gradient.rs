@@ -22,7 +22,8 @@ pub(crate) fn weight(call: &mut WeightGradientCall<'_>) {
                     }
                 }
             }
-            store(&acc, &mut call.dw[at..at + PANEL]);
+            // Padding lanes stay as they are: infinity times their 0 is NaN.
+            store(&acc, &mut call.dw[at..at + lanes]);
         }
     }
 }

@@ -19,7 +19,7 @@ impl Gaps {
     /// The layout of `ring` rows in memory.
     pub(crate) fn layout(self, ring: usize, width: usize, channels: usize) -> Layout {
         let pixel_step = channels + self.pixel;
-        Layout { origin: self.before, row_step: width * pixel_step + self.row, pixel_step, ring }
+        Layout { origin: self.before, row_step: width * pixel_step + self.row, pixel_step, ring, first: 0 }
     }
 }
 

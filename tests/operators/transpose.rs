@@ -56,6 +56,7 @@ fn dense_data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32], edg
             row_step: stride * input.w * input.c,
             pixel_step: stride * input.c,
             ring: height,
+            first: 0,
         };
         let y = Target { data: &mut dx, layout };
         kernels.dense.run(&mut ConvCall { x: band.source(), y, ..call(&packed, height, width) });

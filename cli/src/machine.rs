@@ -1,0 +1,82 @@
+//! What the operating system says about the machine, and a measurement of its memory.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
+
+/// Bytes of each of the two arrays that are copied to measure the bandwidth: far more than any cache holds.
+const COPIED_BYTES: usize = 256 << 20;
+
+/// The processor's name; its architecture where the system does not tell.
+pub fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let value = |key: &str| {
+        let line = text.lines().find(|line| line.starts_with(key))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    };
+    value("model name").or_else(|| value("Model")).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// Bytes of the caches that the first core sees, by names such as `l1d` and `l2`; empty where the system does not tell.
+pub fn caches() -> BTreeMap<String, u64> {
+    let entries = std::fs::read_dir("/sys/devices/system/cpu/cpu0/cache");
+    entries.into_iter().flatten().flatten().filter_map(|entry| cache(&entry.path())).collect()
+}
+
+fn cache(folder: &Path) -> Option<(String, u64)> {
+    let read = |name: &str| Some(std::fs::read_to_string(folder.join(name)).ok()?.trim().to_owned());
+    let level = read("level")?;
+    let suffix = match read("type")?.as_str() {
+        "Data" => "d",
+        "Instruction" => "i",
+        _ => "",
+    };
+    Some((format!("l{level}{suffix}"), size(&read("size")?)?))
+}
+
+/// Bytes of a size such as `48K`.
+fn size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_shl(shift)
+}
+
+/// Bytes read plus bytes written per second, in units of 1e9, when one thread copies a large array: the best of three.
+pub fn bandwidth_gbs() -> f64 {
+    let source = vec![1_u8; COPIED_BYTES];
+    let mut target = vec![0_u8; COPIED_BYTES];
+    let seconds = (0..3).map(|_| {
+        let start = Instant::now();
+        target.copy_from_slice(std::hint::black_box(&source));
+        std::hint::black_box(&mut target);
+        start.elapsed().as_secs_f64()
+    });
+    let best = seconds.fold(f64::INFINITY, f64::min);
+    2.0 * COPIED_BYTES as f64 / best / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(
+            [size("48K"), size("2M"), size("7"), size("3X"), size("")],
+            [Some(48 << 10), Some(2 << 20), Some(7), None, None]
+        );
+    }
+
+    #[test]
+    fn the_machine_has_a_name() {
+        assert!(!processor().is_empty());
+        assert!(caches().values().all(|&bytes| bytes > 0));
+    }
+}

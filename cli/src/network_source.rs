@@ -1,0 +1,59 @@
+//! NET on the command line: a preset, a configuration file or a model, with keys changed by `--set`.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+
+use clap::Args;
+use leanresnet::Network;
+
+use crate::configuration::Configuration;
+use crate::failure::Failure;
+use crate::model_source;
+
+/// Which network.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NetworkSource {
+    /// A model file, a checkpoint or a run folder: its network
+    #[arg(value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// A network by name: small, base, imagenet [default: small]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "config"])]
+    pub preset: Option<String>,
+    /// A configuration file (TOML)
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    pub config: Option<PathBuf>,
+    /// Change a key of the configuration, for example network.block.stencil=box9; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl NetworkSource {
+    /// The configuration with the network, and with the other tables of a configuration file.
+    pub fn configuration(&self) -> Result<Configuration, Failure> {
+        let mut configuration = match (&self.model, &self.config) {
+            (Some(path), _) => Configuration::of_network(model_source::load(path)?.model.network())?,
+            (None, Some(path)) => Configuration::read(path)?,
+            (None, None) => Configuration::of_preset(self.preset.as_deref().unwrap_or("small")),
+        };
+        for argument in &self.set {
+            configuration.set_argument(argument)?;
+        }
+        configuration.default_network();
+        Ok(configuration)
+    }
+
+    /// The network alone.
+    pub fn network(&self) -> Result<Network, Failure> {
+        self.configuration()?.network()
+    }
+
+    /// A word for the network, for names of folders and tables.
+    pub fn label(&self) -> String {
+        let stem = |path: &PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        match (&self.model, &self.config, &self.preset) {
+            (Some(path), _, _) | (None, Some(path), _) => stem(path),
+            (None, None, Some(name)) => name.clone(),
+            (None, None, None) => "small".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `leanresnet doctor`: what this machine and this build can do, and what is wrong with them.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use leanresnet::{Isa, build_info};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::Outcome;
+use crate::{machine, table};
+
+#[derive(Serialize)]
+struct Answer {
+    version: &'static str,
+    commit: Option<&'static str>,
+    compiler: Option<&'static str>,
+    c_kernels: bool,
+    isas: Vec<&'static str>,
+    isa: &'static str,
+    threads: usize,
+    threads_from: &'static str,
+    cpu: String,
+    caches: BTreeMap<String, u64>,
+    peak_gflops: BTreeMap<&'static str, f64>,
+    bandwidth_gbs: f64,
+    profile: &'static str,
+    warnings: Vec<String>,
+}
+
+/// Examines and measures; takes about a second.
+pub fn run(context: &Context<'_>) -> Outcome {
+    let isa = context.isa()?;
+    let (threads, threads_from) = context.threads()?;
+    let answer = Answer {
+        version: env!("CARGO_PKG_VERSION"),
+        commit: option_env!("LEANRESNET_COMMIT"),
+        compiler: build_info::c_compiler(),
+        c_kernels: !build_info::compiled_isas().is_empty(),
+        isas: Isa::available().map(Isa::name).collect(),
+        isa: isa.name(),
+        threads,
+        threads_from,
+        cpu: machine::processor(),
+        caches: machine::caches(),
+        peak_gflops: BTreeMap::new(),
+        bandwidth_gbs: machine::bandwidth_gbs(),
+        profile: if cfg!(debug_assertions) { "debug" } else { "release" },
+        warnings: warnings(isa, threads),
+    };
+    context.output.answer(&answer, || text(&answer))?;
+    Ok(0)
+}
+
+/// What keeps this build or this call from being as fast as the machine.
+fn warnings(isa: Isa, threads: usize) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let notes = build_info::kernel_notes();
+    if build_info::compiled_isas().is_empty() {
+        let remedy = "install a C compiler and build again";
+        warnings.push(format!("no C kernels: everything runs on portable Rust, many times slower ({notes}); {remedy}"));
+    } else if !notes.is_empty() {
+        warnings.push(notes.to_owned());
+    }
+    if cfg!(debug_assertions) {
+        warnings.push("debug build: build with --release".to_owned());
+    }
+    let best = Isa::available().max().unwrap_or(Isa::Portable);
+    if isa < best {
+        warnings.push(format!("instruction set {isa} is in force although {best} is available"));
+    }
+    if isa == Isa::Portable && cfg!(all(target_arch = "x86_64", not(target_feature = "fma"))) {
+        let note = "portable code without fused multiply-add: results differ in their last bits from those of the C kernels";
+        warnings.push(note.to_owned());
+    }
+    if threads == 1 {
+        warnings.push("one thread".to_owned());
+    }
+    warnings
+}
+
+fn text(answer: &Answer) -> String {
+    let list = |pairs: Vec<String>| if pairs.is_empty() { "unknown".to_owned() } else { pairs.join(", ") };
+    let caches = answer.caches.iter().map(|(name, &size)| format!("{name} {}", table::bytes(size))).collect();
+    let peaks = answer.peak_gflops.iter().map(|(isa, gflops)| format!("{isa} {gflops:.0}")).collect();
+    let rows = [
+        ("version", format!("{} ({}, {})", answer.version, answer.commit.unwrap_or("unknown commit"), answer.profile)),
+        ("C compiler", answer.compiler.unwrap_or("none").to_owned()),
+        ("C kernels", if answer.c_kernels { "yes" } else { "no" }.to_owned()),
+        ("instruction sets", format!("{} (in force: {})", answer.isas.join(", "), answer.isa)),
+        ("threads", format!("{} (from {})", answer.threads, answer.threads_from)),
+        ("processor", answer.cpu.clone()),
+        ("caches", list(caches)),
+        ("GFLOP/s per thread", list(peaks)),
+        ("memory GB/s", format!("{:.1}", answer.bandwidth_gbs)),
+    ];
+    let mut text = String::new();
+    for (name, value) in rows {
+        let _ = writeln!(text, "{name:<19} {value}");
+    }
+    for warning in &answer.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}

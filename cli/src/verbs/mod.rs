@@ -1,0 +1,9 @@
+//! The verbs of the command line, one module each.
+
+pub mod completions;
+pub mod doctor;
+pub mod eval;
+pub mod import;
+pub mod predict;
+pub mod summary;
+pub mod train;

@@ -1,0 +1,164 @@
+//! `leanresnet predict`: what a model sees in pictures, or its outputs for an array of images.
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use leanresnet::{Images, Model, Session};
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::failure::{Failure, Outcome, expected};
+use crate::model_source;
+use crate::table::percent;
+use crate::{npy, picture};
+
+/// Arguments of the verb.
+#[derive(Args)]
+pub struct Options {
+    /// A model file, a checkpoint or a run folder (its best model, else its last)
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// Pictures (PNG, JPEG, PPM); scaled to the network's input, or as the model says to a shorter side whose centre is cut out
+    #[arg(value_name = "IMAGE", required_unless_present = "input", conflicts_with = "input")]
+    images: Vec<PathBuf>,
+    /// Classes to list per picture
+    #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
+    /// An array of images instead: .npy, float32, [n, channels, height, width], normalised as the network expects them
+    #[arg(long, value_name = "X.npy", requires = "output")]
+    input: Option<PathBuf>,
+    /// Where the logits go: .npy, float32, [n, classes]
+    #[arg(long, value_name = "Y.npy", requires = "input")]
+    output: Option<PathBuf>,
+    /// Images at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    batch: u32,
+    /// Number format to compute in
+    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = ["f32"])]
+    dtype: String,
+}
+
+#[derive(Serialize)]
+struct PictureAnswer<'a> {
+    file: &'a Path,
+    top: Vec<Guess<'a>>,
+}
+
+#[derive(Serialize)]
+struct Guess<'a> {
+    index: usize,
+    class: &'a str,
+    probability: f64,
+}
+
+#[derive(Serialize)]
+struct ArrayAnswer<'a> {
+    images: usize,
+    shape: [usize; 2],
+    output: &'a Path,
+}
+
+/// Predicts.
+pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
+    let isa = context.isa()?;
+    let model = model_source::load(&options.model)?.model;
+    let work = options.images.len().max(if options.input.is_some() { options.batch as usize } else { 1 });
+    let batch = (options.batch as usize).min(work);
+    let session = Session::builder(&model).pool(context.pool()?).max_batch(batch).isa(isa).build()?;
+    context.output.detail(&format!("computing in {} on {isa}", options.dtype));
+    match (&options.input, &options.output) {
+        (Some(input), Some(output)) => array(context, &model, session, (input, output), batch),
+        _ => pictures(context, &model, session, options, batch),
+    }
+}
+
+fn pictures(context: &Context<'_>, model: &Model, mut session: Session, options: &Options, batch: usize) -> Outcome {
+    let [channels, height, width] = model.network().input();
+    for files in options.images.chunks(batch) {
+        let mut pixels = Vec::with_capacity(files.len() * channels * height * width);
+        for file in files {
+            pixels.extend(picture::load(file, [channels, height, width], model.preprocess())?);
+        }
+        let logits = session.run(Images::nhwc_u8(&pixels, [files.len(), channels, height, width])?)?;
+        for (index, file) in files.iter().enumerate() {
+            let answer = PictureAnswer { file, top: guesses(model, logits.row(index), options.top as usize) };
+            context.output.answer(&answer, || text(&answer))?;
+        }
+    }
+    Ok(0)
+}
+
+/// The classes with the largest probabilities.
+fn guesses<'a>(model: &'a Model, logits: &[f32], count: usize) -> Vec<Guess<'a>> {
+    let probabilities = softmax(logits);
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]).then(a.cmp(&b)));
+    let class = |index: usize| model.class_names().get(index).map_or("", String::as_str);
+    let guess = |index: usize| Guess { index, class: class(index), probability: probabilities[index] };
+    order.into_iter().take(count).map(guess).collect()
+}
+
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = logits.iter().map(|&logit| libm::exp(f64::from(logit) - f64::from(largest))).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}
+
+fn text(answer: &PictureAnswer<'_>) -> String {
+    let mut text = format!("{}\n", answer.file.display());
+    for guess in &answer.top {
+        let _ = writeln!(text, "  {:>8}  {} {}", percent(guess.probability), guess.index, guess.class);
+    }
+    text
+}
+
+fn array(context: &Context<'_>, model: &Model, mut session: Session, (input, output): (&Path, &Path), batch: usize) -> Outcome {
+    let mut reader = npy::Reader::open(input)?;
+    let [images, channels, height, width] = reader.shape();
+    let wanted = model.network().input();
+    if [channels, height, width] != wanted {
+        let [channels, height, width] = wanted;
+        let wanted = format!("[n, {channels}, {height}, {width}], as the model reads");
+        let message = expected(format!("{}: shape", input.display()), wanted, format!("{:?}", reader.shape()));
+        return Err(Failure::data(message, "leanresnet summary MODEL shows the input of a model"));
+    }
+    let classes = model.network().classes();
+    let mut writer = npy::Writer::create(output, [images, classes])?;
+    let mut values = vec![0.0; batch.min(images) * channels * height * width];
+    for start in (0..images).step_by(batch) {
+        let count = batch.min(images - start);
+        let values = &mut values[..count * channels * height * width];
+        reader.read(values)?;
+        let logits = session.run(Images::nchw_f32(values, [count, channels, height, width])?)?;
+        writer.write(logits.as_slice())?;
+    }
+    writer.finish()?;
+    let answer = ArrayAnswer { images, shape: [images, classes], output };
+    context.output.answer(&answer, || format!("{images} images; logits [{images}, {classes}] in {}\n", output.display()))?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use leanresnet::Network;
+
+    #[test]
+    fn guesses_are_ordered_probabilities() {
+        let model = Model::random(&Network::preset("small").unwrap(), 1);
+        let logits = [0.0, 3.0, 1.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0];
+        let guesses = guesses(&model, &logits, 3);
+        assert_eq!(guesses.iter().map(|guess| guess.index).collect::<Vec<_>>(), [1, 3, 2]);
+        let sum: f64 = softmax(&logits).iter().sum();
+        assert!((sum - 1.0).abs() < 1e-12);
+        assert!((guesses[0].probability / guesses[2].probability - 2_f64.exp()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn large_logits_do_not_overflow() {
+        assert_eq!(softmax(&[1e38, 0.0]), [1.0, 0.0]);
+    }
+}

@@ -1,0 +1,139 @@
+//! The answers of the verbs, as text and as JSON.
+#![forbid(unsafe_code)]
+
+use crate::support::{Scratch, bytes};
+
+#[test]
+fn doctor() {
+    let scratch = Scratch::new();
+    let keys =
+        "version commit compiler c_kernels isas isa threads threads_from cpu caches peak_gflops bandwidth_gbs profile warnings";
+    let answer = scratch.run(&["doctor", "--json", "--threads", "1"]).expect(0).json("doctor", keys);
+    assert_eq!((&answer["threads"], &answer["threads_from"]), (&1.into(), &"--threads".into()));
+    assert!(answer["isas"].as_array().unwrap().contains(&answer["isa"]));
+    assert!(scratch.run(&["doctor"]).expect(0).stdout.contains("instruction sets"));
+}
+
+#[test]
+fn summary() {
+    let scratch = Scratch::new();
+    let keys = "parameters macs workspace_bytes training_bytes layers";
+    let answer = scratch.run(&["summary", "--preset", "small", "--json"]).expect(0).json("summary", keys);
+    assert_eq!(answer["macs"], (41_617_920 + 3_440_640) / 2);
+    let layers = answer["layers"].as_array().unwrap();
+    for key in ["name", "op", "output", "parameters", "macs", "kernel"] {
+        assert!(layers[0].get(key).is_some(), "{key}");
+    }
+    assert!(layers.iter().any(|layer| layer["kernel"].is_string()));
+    let text = scratch.run(&["summary", "--set", "network.block.stencil=box9"]).expect(0).stdout;
+    assert!(text.contains("stages.0.0.conv1") && text.contains("lean box9"), "{text}");
+}
+
+#[test]
+fn eval() {
+    let scratch = Scratch::new();
+    scratch.train("run").expect(0);
+    let keys = "dtype images loss top1 top5 ms_per_image classes confusion";
+    let of_run = scratch.run(&["eval", "run", "--json"]).expect(0).json("eval", keys);
+    assert_eq!((&of_run["images"], of_run["classes"].as_array().unwrap().len()), (&20.into(), 10));
+    assert_eq!(of_run["confusion"].as_array().unwrap().len(), 10);
+    let words =
+        ["eval", "run/last.safetensors", "--data", "cifar10", "--data-dir", "data", "--batch", "7", "--json", "--threads", "1"];
+    let of_file = scratch.run(&words).expect(0).json("eval", keys);
+    assert_eq!((&of_run["loss"], &of_run["top1"]), (&of_file["loss"], &of_file["top1"]), "batch and threads change nothing");
+    let text = scratch.run(&["eval", "run", "--split", "train"]).expect(0).stdout;
+    assert!(text.contains("100 train images") && text.contains("airplane") && text.contains("confusion"), "{text}");
+    let words = ["eval", "run", "--data", "synthetic", "--json"];
+    assert_eq!(scratch.run(&words).expect(0).json("eval", keys)["images"], 2000);
+}
+
+#[test]
+fn predict_pictures() {
+    let scratch = Scratch::new();
+    scratch.train("run").expect(0);
+    image::RgbImage::from_pixel(40, 30, image::Rgb([90, 90, 90])).save(scratch.path("grey.png")).unwrap();
+    let ran = scratch.run(&["predict", "run", "grey.png", "grey.png", "--top", "3", "--json"]).expect(0);
+    assert_eq!(ran.stdout.lines().count(), 2);
+    let answer = ran.json("predict", "file top");
+    let top = answer["top"].as_array().unwrap();
+    assert_eq!((top.len(), top[0]["class"].is_string(), top[0]["index"].is_number()), (3, true, true));
+    assert!(top[0]["probability"].as_f64() >= top[1]["probability"].as_f64());
+    assert!(scratch.run(&["predict", "run", "grey.png"]).expect(0).stdout.contains('%'));
+    scratch.run(&["predict", "run", "config.toml"]).expect_error(3, &["config.toml", "PNG"]);
+    scratch.run(&["predict", "run"]).expect_error(2, &["IMAGE"]);
+}
+
+#[test]
+fn predict_arrays() {
+    let scratch = Scratch::new();
+    scratch.train("run").expect(0);
+    let images = 3;
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({images}, 3, 32, 32), }}\n");
+    let values = (0..images * 3 * 32 * 32).flat_map(|index| ((index % 9) as f32 - 4.0).to_le_bytes());
+    let start = [&b"\x93NUMPY\x01\x00"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes()].concat();
+    std::fs::write(scratch.path("x.npy"), start.into_iter().chain(values).collect::<Vec<u8>>()).unwrap();
+    let answer = scratch
+        .run(&["predict", "run", "--input", "x.npy", "--output", "y.npy", "--json"])
+        .expect(0)
+        .json("predict", "images shape output");
+    assert_eq!(answer["shape"], serde_json::json!([3, 10]));
+    let whole = bytes(&scratch.path("y.npy"));
+    assert_eq!(whole.len(), 128 + 3 * 10 * 4);
+    scratch.run(&["predict", "run", "--input", "x.npy", "--output", "z.npy", "--batch", "2", "--threads", "1"]).expect(0);
+    assert!(whole == bytes(&scratch.path("z.npy")), "batch and threads change nothing");
+    std::fs::write(scratch.path("x.npy"), b"\x93NUMPY\x01\x00\xff\xffshort").unwrap();
+    scratch.run(&["predict", "run", "--input", "x.npy", "--output", "w.npy"]).expect_error(3, &["x.npy"]);
+    assert!(!scratch.path("w.npy").exists());
+}
+
+/// A safetensors file of 32-bit floats, all 0, in the given order.
+fn state_dict(tensors: &[(&str, &[usize])]) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    let mut end = 0;
+    for (name, shape) in tensors {
+        let begin = end;
+        end += 4 * shape.iter().product::<usize>();
+        header.insert((*name).to_owned(), serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, end] }));
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0; end]].concat()
+}
+
+#[test]
+fn import() {
+    let scratch = Scratch::new();
+    let network = "[network]\nstages = [{ width = 4, blocks = 1 }]\nclasses = 2\nblock = { norms = 0, bias = false }\nstem = { norm = \"none\" }\n";
+    std::fs::write(scratch.path("net.toml"), network).unwrap();
+    let tensors: [(&str, &[usize]); 7] = [
+        ("stem.conv.weight", &[4, 3, 3, 3]),
+        ("stages.0.0.conv1.spatial.weight", &[4, 1, 3, 3]),
+        ("stages.0.0.conv1.pointwise.weight", &[4, 4, 1, 1]),
+        ("stages.0.0.conv2.spatial.weight", &[4, 1, 3, 3]),
+        ("stages.0.0.conv2.pointwise.weight", &[4, 4, 1, 1]),
+        ("fc.weight", &[2, 4]),
+        ("head.bias", &[2]),
+    ];
+    std::fs::write(scratch.path("theirs.safetensors"), state_dict(&tensors)).unwrap();
+    let keys = "loaded ignored missing unexpected misshaped output";
+    let words = ["import", "theirs.safetensors", "--config", "net.toml", "-o", "ours.safetensors", "--json"];
+    let ran = scratch.run(&words).expect_error(3, &["1 missing, 1 unexpected", "--map"]);
+    let answer: serde_json::Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!((&answer["missing"][0], &answer["unexpected"][0]), (&"head.weight".into(), &"fc.weight".into()));
+    assert!(!scratch.path("ours.safetensors").exists());
+    std::fs::write(scratch.path("map.txt"), "fc.* = head.*\n").unwrap();
+    let words = [&words[..], &["--map", "map.txt", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2"]].concat();
+    let answer = scratch.run(&words).expect(0).json("import", keys);
+    assert_eq!((&answer["loaded"], &answer["output"]), (&7.into(), &"ours.safetensors".into()));
+    assert!(scratch.run(&["summary", "ours.safetensors"]).expect(0).stdout.contains("2 classes"));
+    // A plain state dict is no model: the hint says how to make one.
+    scratch.run(&["eval", "theirs.safetensors"]).expect_error(3, &["import theirs.safetensors"]);
+}
+
+#[test]
+fn completions() {
+    let scratch = Scratch::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = scratch.run(&["completions", shell]).expect(0).stdout;
+        assert!(script.contains("leanresnet") && script.contains("summary"), "{shell}");
+    }
+}

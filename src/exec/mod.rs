@@ -1,0 +1,7 @@
+//! Running work on threads: pools, regions of phases, memory that tasks share.
+
+pub(crate) mod pool;
+pub(crate) mod region;
+pub(crate) mod segment;
+pub(crate) mod shared;
+pub(crate) mod tensor;

@@ -1,0 +1,241 @@
+//! Phases of tasks on a pool's threads, without a fork and join per phase.
+//!
+//! Every thread walks through the same list of phases. In each it claims tasks from a counter until none is left, then waits
+//! until the claimed ones are done. The caller can finish all work alone: a thread that never arrives has claimed nothing, so
+//! nobody waits for it, and nested use inside one pool cannot deadlock. No lock, and no call of rayon, inside.
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::hint;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::exec::pool::Pool;
+
+/// How long a thread spins for the end of a phase before it starts to yield.
+const SPIN: Duration = Duration::from_micros(20);
+
+/// Work in phases; all tasks of a phase are done before the next one begins.
+pub(crate) trait Program: Sync {
+    /// Number of phases.
+    fn phases(&self) -> usize;
+    /// Number of tasks of a phase.
+    fn tasks(&self, phase: usize) -> usize;
+    /// Does one task. `worker` differs between threads that run at the same time and is less than the pool's threads.
+    fn run(&self, phase: usize, task: usize, worker: usize);
+}
+
+/// Counters of one phase, on a cache line of their own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Counters {
+    claimed: AtomicUsize,
+    done: AtomicUsize,
+}
+
+/// The counters of a region; kept between runs, so that a run allocates nothing.
+#[derive(Default)]
+pub(crate) struct Region {
+    counters: Vec<Counters>,
+}
+
+/// What the threads of one run share.
+struct Run<'a> {
+    program: &'a dyn Program,
+    counters: &'a [Counters],
+    arrived: AtomicUsize,
+    poisoned: AtomicBool,
+    panic: Mutex<Option<String>>,
+}
+
+impl Region {
+    /// Runs the program on the pool; the calling thread of the pool works too.
+    ///
+    /// # Errors
+    /// [`Error::Panicked`] if a task panicked; the other threads have left the region then.
+    pub(crate) fn run(&mut self, pool: &Pool, program: &dyn Program) -> Result<()> {
+        self.counters.resize_with(program.phases().max(self.counters.len()), Counters::default);
+        for counters in &mut self.counters {
+            *counters.claimed.get_mut() = 0;
+            *counters.done.get_mut() = 0;
+        }
+        let run = Run {
+            program,
+            counters: &self.counters,
+            arrived: AtomicUsize::new(0),
+            poisoned: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        };
+        let threads = pool.threads();
+        if threads == 1 {
+            run.work();
+        } else {
+            pool.enter(|| fork(&run, threads));
+        }
+        match run.panic.into_inner() {
+            Ok(None) => Ok(()),
+            Ok(Some(message)) => Err(Error::Panicked { message }),
+            Err(_) => Err(Error::Panicked { message: "a worker failed while it reported a panic".into() }),
+        }
+    }
+}
+
+/// Offers the run to `threads` threads. `rayon::join` runs what nobody took on this thread, where it finds all work done.
+fn fork(run: &Run<'_>, threads: usize) {
+    if threads == 1 {
+        run.work();
+    } else {
+        rayon::join(|| run.work(), || fork(run, threads - 1));
+    }
+}
+
+impl Run<'_> {
+    /// One thread's way through all phases.
+    fn work(&self) {
+        let worker = self.arrived.fetch_add(1, Ordering::Relaxed);
+        for (phase, counters) in self.counters.iter().enumerate().take(self.program.phases()) {
+            let tasks = self.program.tasks(phase);
+            loop {
+                let task = counters.claimed.fetch_add(1, Ordering::Relaxed);
+                if task >= tasks || self.poisoned.load(Ordering::Relaxed) {
+                    break;
+                }
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.program.run(phase, task, worker))) {
+                    self.poison(panic.as_ref());
+                    return;
+                }
+                counters.done.fetch_add(1, Ordering::Release);
+            }
+            if !self.wait(&counters.done, tasks) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until all tasks of a phase are done; false if the region was poisoned instead.
+    fn wait(&self, done: &AtomicUsize, tasks: usize) -> bool {
+        let mut started = None;
+        while done.load(Ordering::Acquire) < tasks {
+            if self.poisoned.load(Ordering::Relaxed) {
+                return false;
+            }
+            if started.get_or_insert_with(Instant::now).elapsed() < SPIN {
+                hint::spin_loop();
+            } else {
+                std::thread::yield_now();
+            }
+        }
+        true
+    }
+
+    fn poison(&self, panic: &(dyn Any + Send)) {
+        let message = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+        if let Ok(mut slot) = self.panic.lock() {
+            slot.get_or_insert(message.unwrap_or_else(|| "no message".into()));
+        }
+        self.poisoned.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each phase adds up what the phase before wrote: wrong if a phase begins before the last one ended.
+    struct Sums {
+        values: Vec<Vec<AtomicUsize>>,
+    }
+
+    impl Sums {
+        fn new(phases: usize, tasks: usize) -> Self {
+            Sums { values: (0..phases).map(|_| (0..tasks).map(|_| AtomicUsize::new(0)).collect()).collect() }
+        }
+    }
+
+    impl Program for Sums {
+        fn phases(&self) -> usize {
+            self.values.len()
+        }
+        fn tasks(&self, phase: usize) -> usize {
+            self.values[phase].len()
+        }
+        fn run(&self, phase: usize, task: usize, _: usize) {
+            let before =
+                if phase == 0 { 1 } else { self.values[phase - 1].iter().map(|value| value.load(Ordering::Relaxed)).sum() };
+            self.values[phase][task].fetch_add(before % 1009, Ordering::Relaxed);
+        }
+    }
+
+    fn check(pool: &Pool) {
+        let sums = Sums::new(50, 7);
+        Region::default().run(pool, &sums).unwrap();
+        let mut expected = 1;
+        for phase in &sums.values {
+            assert!(phase.iter().all(|value| value.load(Ordering::Relaxed) == expected % 1009));
+            expected = 7 * (expected % 1009);
+        }
+    }
+
+    #[test]
+    fn phases_follow_each_other_on_any_number_of_threads() {
+        for threads in [1, 2, 3, 5] {
+            let pool = Pool::new(threads).unwrap();
+            for _ in 0..20 {
+                check(&pool);
+            }
+        }
+    }
+
+    /// Regions inside regions on one pool, three deep.
+    struct Nested(usize, Pool);
+
+    impl Program for Nested {
+        fn phases(&self) -> usize {
+            2
+        }
+        fn tasks(&self, _: usize) -> usize {
+            3
+        }
+        fn run(&self, _: usize, _: usize, _: usize) {
+            if self.0 == 0 {
+                check(&self.1);
+            } else {
+                Region::default().run(&self.1, &Nested(self.0 - 1, self.1.clone())).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn nested_regions_end() {
+        let pool = Pool::new(2).unwrap();
+        Region::default().run(&pool, &Nested(2, pool.clone())).unwrap();
+    }
+
+    struct Panics;
+
+    impl Program for Panics {
+        fn phases(&self) -> usize {
+            3
+        }
+        fn tasks(&self, _: usize) -> usize {
+            8
+        }
+        fn run(&self, phase: usize, task: usize, _: usize) {
+            assert!(phase != 1 || task != 5, "task five of phase one");
+        }
+    }
+
+    #[test]
+    fn a_panic_ends_every_wait_and_the_region_works_again() {
+        for threads in [1, 3] {
+            let pool = Pool::new(threads).unwrap();
+            let mut region = Region::default();
+            let error = region.run(&pool, &Panics).unwrap_err();
+            assert!(error.to_string().contains("task five of phase one"), "{error}");
+            region.run(&pool, &Sums::new(4, 4)).unwrap();
+        }
+    }
+}

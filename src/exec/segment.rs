@@ -1,0 +1,111 @@
+//! Convolutions on rows of one image, alone and two in a row without a tensor between them.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::conv::pack::{PackedWeights, panels};
+use crate::exec::tensor::Extent;
+use crate::kernel::conv::{ConvCall, ConvKernel};
+use crate::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
+
+/// Everything about a convolution but its weights: it runs on any image of one size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Convolution {
+    pub(crate) kernel: ConvKernel,
+    /// The input; for dense kernels with the border of zeros that they read.
+    pub(crate) input: Extent,
+    /// The output, without a border.
+    pub(crate) output: Extent,
+    pub(crate) stride: usize,
+    pub(crate) relu: bool,
+}
+
+/// Where rows of an image lie: the slice and its layout.
+type Rows<'a> = (&'a [f32], Layout);
+
+impl Convolution {
+    /// The layout of an input image.
+    pub(crate) fn input_layout(&self) -> Layout {
+        self.input.layout()
+    }
+
+    /// The layout of an output image.
+    pub(crate) fn output_layout(&self) -> Layout {
+        self.output.layout()
+    }
+
+    /// Computes `rows` of one output image.
+    pub(crate) fn run(
+        &self,
+        weights: &PackedWeights,
+        (x, x_layout): Rows<'_>,
+        (y, y_layout): (&mut [f32], Layout),
+        residual: Residual<'_>,
+        rows: Range<usize>,
+    ) {
+        self.kernel.run(&mut ConvCall {
+            weights,
+            x: Source { data: x, layout: x_layout },
+            y: Target { data: y, layout: y_layout },
+            residual,
+            epilogue: Epilogue { relu: self.relu, from_output: false },
+            rows,
+            height: self.output.height,
+            width: self.output.width,
+            stride: self.stride,
+            panels: 0..panels(weights.channels),
+            k: 0..weights.row_length,
+        });
+    }
+
+    /// Computes one whole output image from one whole input image.
+    pub(crate) fn image(&self, weights: &PackedWeights, x: &[f32], y: &mut [f32], residual: Residual<'_>) {
+        self.run(weights, (x, self.input_layout()), (y, self.output_layout()), residual, 0..self.output.height);
+    }
+}
+
+/// Bytes of the ring of middle rows that stay in the first or second level of cache between two convolutions.
+const RING_BYTES: usize = 64 * 1024;
+
+/// Two lean convolutions in a row, of which the second adds to its output in place: y += L2 (relu) L1 y.
+///
+/// The middle rows live in a ring. The second convolution runs one row behind the first: once row h + 1 of the middle is there,
+/// row h of y is not read any more, so it can be replaced.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InPlaceBlock {
+    pub(crate) first: Convolution,
+    pub(crate) second: Convolution,
+}
+
+impl InPlaceBlock {
+    /// Rows of the middle that are computed at a time.
+    fn band(&self) -> usize {
+        let row_bytes = 4 * self.first.output.row();
+        (RING_BYTES / row_bytes).clamp(2, self.first.output.height.max(2))
+    }
+
+    /// Elements of the ring.
+    pub(crate) fn ring_elements(&self) -> usize {
+        self.ring_rows() * self.first.output.row()
+    }
+
+    fn ring_rows(&self) -> usize {
+        (self.band() + 2).min(self.first.output.height)
+    }
+
+    /// Runs the block on one image `y` in place. `ring`: [`InPlaceBlock::ring_elements`] of scratch memory.
+    pub(crate) fn run(&self, weights: [&PackedWeights; 2], y: &mut [f32], ring: &mut [f32]) {
+        let height = self.first.output.height;
+        let ring_layout = Layout { ring: self.ring_rows(), ..self.first.output_layout() };
+        let (mut computed, mut finished) = (0, 0);
+        while finished < height {
+            let next = (computed + self.band()).min(height);
+            self.first.run(weights[0], (y, self.first.input_layout()), (ring, ring_layout), Residual::None, computed..next);
+            computed = next;
+            let ready = if computed == height { height } else { computed - 1 };
+            let output = (&mut *y, self.second.output_layout());
+            self.second.run(weights[1], (ring, ring_layout), output, Residual::Output, finished..ready);
+            finished = ready;
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Activations of a batch: images of rows of pixels, channels last, with an optional border of zeros around each image.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::exec::shared::{Read, SharedBuffer, Write};
+use crate::kernel::rows::Layout;
+
+/// Extents of one image of activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) channels: usize,
+    /// Pixels of zeros on every side, there for dense kernels to read.
+    pub(crate) border: usize,
+}
+
+impl Extent {
+    /// An image without a border.
+    pub(crate) fn new(height: usize, width: usize, channels: usize) -> Self {
+        Extent { height, width, channels, border: 0 }
+    }
+
+    /// The same image with a border.
+    pub(crate) fn with_border(self, border: usize) -> Self {
+        Extent { border, ..self }
+    }
+
+    /// Elements of a row with its border.
+    pub(crate) fn row(&self) -> usize {
+        (self.width + 2 * self.border) * self.channels
+    }
+
+    /// Rows with the border.
+    pub(crate) fn rows(&self) -> usize {
+        self.height + 2 * self.border
+    }
+
+    /// Elements of an image with its border.
+    pub(crate) fn elements(&self) -> usize {
+        self.rows() * self.row()
+    }
+
+    /// Pixels without the border.
+    pub(crate) fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Where the rows lie, counted from the first one of the border.
+    pub(crate) fn layout(&self) -> Layout {
+        Layout { origin: 0, row_step: self.row(), pixel_step: self.channels, ring: self.rows(), first: 0 }
+    }
+}
+
+/// Activations of several images. Tasks borrow images or rows.
+pub(crate) struct Activations {
+    pub(crate) extent: Extent,
+    buffer: SharedBuffer<f32>,
+}
+
+impl Activations {
+    /// Zeros for `images` images.
+    pub(crate) fn new(images: usize, extent: Extent) -> Self {
+        Activations { extent, buffer: SharedBuffer::new(images * extent.rows(), extent.row()) }
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffer.bytes()
+    }
+
+    /// All rows of an image, with the border.
+    pub(crate) fn read(&self, image: usize) -> Read<'_, f32> {
+        self.buffer.read(self.image(image))
+    }
+
+    /// All rows of an image, with the border, to write.
+    pub(crate) fn write(&self, image: usize) -> Write<'_, f32> {
+        self.buffer.write(self.image(image))
+    }
+
+    /// Some rows of an image to write, counted from the first one of the border.
+    pub(crate) fn write_rows(&self, image: usize, rows: Range<usize>) -> Write<'_, f32> {
+        let first = image * self.extent.rows();
+        self.buffer.write(first + rows.start..first + rows.end)
+    }
+
+    fn image(&self, image: usize) -> Range<usize> {
+        image * self.extent.rows()..(image + 1) * self.extent.rows()
+    }
+}
+
+/// Copies rows of an image without a border into as many rows of one with a border on the left and right.
+pub(crate) fn copy_rows_inside(from: &[f32], to: &mut [f32], extent: Extent) {
+    let (length, left) = (extent.width * extent.channels, extent.border * extent.channels);
+    for (from, to) in from.chunks_exact(length).zip(to.chunks_exact_mut(extent.row())) {
+        to[left..left + length].copy_from_slice(from);
+    }
+}

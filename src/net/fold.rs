@@ -1,0 +1,121 @@
+//! Packed weights for inference: every norm folded into the convolution before it, in f64, rounded once.
+#![forbid(unsafe_code)]
+
+use crate::conv::pack::PackedWeights;
+use crate::error::Result;
+use crate::net::architecture::{Block, BlockForm, Norm, Operator};
+use crate::net::model::Model;
+
+/// What happens to each output channel of a convolution: times `scale`, plus `shift`.
+struct ChannelMap {
+    scale: Vec<f64>,
+    shift: Vec<f64>,
+}
+
+impl ChannelMap {
+    fn identity(channels: usize) -> Self {
+        ChannelMap { scale: vec![1.0; channels], shift: vec![0.0; channels] }
+    }
+
+    /// A batch norm with running statistics; the identity for no norm.
+    fn norm(model: &Model, kind: Norm, name: &str, channels: usize) -> Self {
+        if kind == Norm::None {
+            return Self::identity(channels);
+        }
+        let value = |part: &str| values(model, &format!("{name}.{part}")).iter().map(|value| f64::from(*value));
+        let epsilon = f64::from(model.network().norm_epsilon());
+        let scale: Vec<f64> =
+            value("weight").zip(value("running_var")).map(|(weight, variance)| weight / (variance + epsilon).sqrt()).collect();
+        let shift =
+            value("bias").zip(value("running_mean")).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
+        ChannelMap { scale, shift }
+    }
+
+    /// The same, times `factor`.
+    fn times(mut self, factor: f64) -> Self {
+        self.scale.iter_mut().chain(&mut self.shift).for_each(|value| *value *= factor);
+        self
+    }
+
+    /// Weights whose slowest extent is the output channel.
+    fn weights(&self, weights: &[f32]) -> Vec<f32> {
+        let each = weights.len() / self.scale.len();
+        weights.iter().enumerate().map(|(at, weight)| (f64::from(*weight) * self.scale[at / each]) as f32).collect()
+    }
+
+    /// The bias of the convolution (empty for none) through the map.
+    fn bias(&self, bias: &[f32]) -> Vec<f32> {
+        let old = |channel: usize| bias.get(channel).map_or(0.0, |bias| f64::from(*bias));
+        (0..self.scale.len()).map(|channel| (old(channel) * self.scale[channel] + self.shift[channel]) as f32).collect()
+    }
+}
+
+/// The values of a tensor; none if the network has no such tensor.
+pub(crate) fn values<'a>(model: &'a Model, name: &str) -> &'a [f32] {
+    model.tensor(name).map_or(&[], |(_, values)| values)
+}
+
+/// A dense convolution `name`.conv and the norm `name`.norm after it.
+pub(crate) fn dense_with_norm(
+    model: &Model,
+    name: &str,
+    norm: Norm,
+    inputs: usize,
+    outputs: usize,
+    side: usize,
+) -> Result<PackedWeights> {
+    let map = ChannelMap::norm(model, norm, &format!("{name}.norm"), outputs);
+    let weight = map.weights(values(model, &format!("{name}.conv.weight")));
+    PackedWeights::dense(inputs, outputs, side, &weight, &map.bias(values(model, &format!("{name}.conv.bias"))))
+}
+
+/// The two convolutions of a block with their norms, and the block's scale in the second one.
+pub(crate) fn block(model: &Model, name: &str, block: &Block, width: usize) -> Result<[PackedWeights; 2]> {
+    let norm = |index: usize| {
+        let kind = if block.norms >= index { block.norm } else { Norm::None };
+        ChannelMap::norm(model, kind, &format!("{name}.norm{index}"), width)
+    };
+    let scale = f64::from(block.scale);
+    let first = convolution(model, &format!("{name}.conv1"), block, 0, &norm(1), width)?;
+    let second = match block.form {
+        BlockForm::Residual => convolution(model, &format!("{name}.conv2"), block, 1, &norm(2).times(scale), width)?,
+        BlockForm::Symmetric => transposed(model, &format!("{name}.conv1"), block, &norm(2).times(-scale), width)?,
+    };
+    Ok([first, second])
+}
+
+fn convolution(model: &Model, name: &str, block: &Block, index: usize, map: &ChannelMap, width: usize) -> Result<PackedWeights> {
+    if block.operator == Operator::Dense {
+        let weight = map.weights(values(model, &format!("{name}.weight")));
+        return PackedWeights::dense(width, width, 3, &weight, &map.bias(values(model, &format!("{name}.bias"))));
+    }
+    let spatial = map.weights(values(model, &format!("{name}.spatial.weight")));
+    let pointwise = map.weights(values(model, &format!("{name}.pointwise.weight")));
+    PackedWeights::lean(
+        block.stencils[index],
+        width,
+        &spatial,
+        &pointwise,
+        &map.bias(values(model, &format!("{name}.pointwise.bias"))),
+    )
+}
+
+/// The transpose of a convolution: it has no bias of its own.
+fn transposed(model: &Model, name: &str, block: &Block, map: &ChannelMap, width: usize) -> Result<PackedWeights> {
+    if block.operator == Operator::Dense {
+        let weight = transpose(values(model, &format!("{name}.weight")), width, 9);
+        return PackedWeights::dense(width, width, 3, &map.weights(&weight), &map.bias(&[]));
+    }
+    let stencil = block.stencils[0];
+    let side = stencil.side();
+    let mut spatial = values(model, &format!("{name}.spatial.weight")).to_vec();
+    spatial.chunks_exact_mut(side * side).for_each(<[f32]>::reverse);
+    let pointwise = transpose(values(model, &format!("{name}.pointwise.weight")), width, 1);
+    PackedWeights::lean(stencil, width, &map.weights(&spatial), &map.weights(&pointwise), &map.bias(&[]))
+}
+
+/// [outputs, inputs, kernel] with outputs and inputs exchanged and the kernel turned by 180 degrees.
+fn transpose(weight: &[f32], width: usize, kernel: usize) -> Vec<f32> {
+    let at = |output: usize, input: usize, tap: usize| weight[(input * width + output) * kernel + kernel - 1 - tap];
+    (0..weight.len()).map(|index| at(index / kernel / width, index / kernel % width, index % kernel)).collect()
+}

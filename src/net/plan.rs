@@ -1,0 +1,210 @@
+//! A network as a list of operators on named tensors: what inference executes.
+#![forbid(unsafe_code)]
+
+use std::sync::Arc;
+
+use crate::conv::pack::PackedWeights;
+use crate::dispatch::Kernels;
+use crate::error::Result;
+use crate::exec::segment::{Convolution, InPlaceBlock};
+use crate::exec::tensor::Extent;
+use crate::net::architecture::{Block, ConnectionForm, Operator};
+use crate::net::fold;
+use crate::net::images::ByteMap;
+use crate::net::model::Model;
+
+/// A tensor of the plan: an index of [`Plan::tensors`].
+pub(crate) type TensorId = usize;
+
+/// A tensor of activations.
+pub(crate) struct PlannedTensor {
+    pub(crate) extent: Extent,
+    /// True if it carries activations from one stage to the next; others live within a stage, one image at a time.
+    pub(crate) between_stages: bool,
+}
+
+/// One operator.
+pub(crate) enum Op {
+    /// Images into the inside of a tensor.
+    Load { to: TensorId },
+    /// An image into the inside of a larger one.
+    Pad { from: TensorId, to: TensorId },
+    /// to (+)= convolution of from.
+    Convolve { from: TensorId, to: TensorId, conv: Convolution, weights: PackedWeights, add_to_output: bool },
+    /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart.
+    Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: [PackedWeights; 2] },
+    /// 2x2 average pool.
+    Pool { from: TensorId, to: TensorId },
+    /// Global average pool and linear layer.
+    Head { from: TensorId, conv: Convolution, weights: PackedWeights },
+}
+
+/// An operator with the name of its layer.
+pub(crate) struct Step {
+    pub(crate) name: String,
+    pub(crate) op: Op,
+}
+
+/// What a session executes; shared by forks.
+pub(crate) struct Plan {
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) tensors: Vec<PlannedTensor>,
+    pub(crate) steps: Vec<Step>,
+    /// First step of every stage: a stage is a connection (or the stem) and its blocks.
+    pub(crate) stages: Vec<usize>,
+    pub(crate) byte_map: ByteMap,
+    pub(crate) input: [usize; 3],
+    pub(crate) classes: usize,
+}
+
+impl Plan {
+    /// The plan of a model on one instruction set.
+    pub(crate) fn new(model: &Model, kernels: &'static Kernels) -> Result<Arc<Plan>> {
+        let network = model.network();
+        let plan = Plan {
+            kernels,
+            tensors: Vec::new(),
+            steps: Vec::new(),
+            stages: Vec::new(),
+            byte_map: ByteMap::new(model.preprocess()),
+            input: network.input(),
+            classes: network.classes(),
+        };
+        Lowering { model, plan }.run().map(Arc::new)
+    }
+}
+
+struct Lowering<'a> {
+    model: &'a Model,
+    plan: Plan,
+}
+
+impl Lowering<'_> {
+    fn run(mut self) -> Result<Plan> {
+        let network = self.model.network();
+        let sizes = network.stage_sizes();
+        let mut x = self.stem(sizes[0])?;
+        for (index, stage) in network.stages().iter().enumerate() {
+            if index > 0 {
+                self.plan.stages.push(self.plan.steps.len());
+                x = self.connection(index - 1, x, sizes[index], stage.width)?;
+            }
+            for block in 0..stage.blocks {
+                self.block(&format!("stages.{index}.{block}"), &stage.block, x)?;
+            }
+        }
+        self.head(x)?;
+        Ok(self.plan)
+    }
+
+    fn tensor(&mut self, extent: Extent, between_stages: bool) -> TensorId {
+        // Within a stage, tensors of one size and purpose can share memory only where their borders stay zero: equal extents do.
+        let same = |tensor: &PlannedTensor| !between_stages && !tensor.between_stages && tensor.extent == extent;
+        if let Some(found) = self.plan.tensors.iter().position(same) {
+            return found;
+        }
+        self.plan.tensors.push(PlannedTensor { extent, between_stages });
+        self.plan.tensors.len() - 1
+    }
+
+    fn push(&mut self, name: &str, op: Op) {
+        self.plan.steps.push(Step { name: name.to_string(), op });
+    }
+
+    fn extent(&self, tensor: TensorId) -> Extent {
+        self.plan.tensors[tensor].extent
+    }
+
+    fn stem(&mut self, [height, width]: [usize; 2]) -> Result<TensorId> {
+        let network = self.model.network();
+        let (stem, [channels, input_height, input_width]) = (network.stem(), network.input());
+        let outputs = network.stages()[0].width;
+        let border = (stem.kernel - 1) / 2;
+        let input = self.tensor(Extent::new(input_height, input_width, channels).with_border(border), false);
+        let output = self.tensor(Extent::new(height, width, outputs), true);
+        let weights = fold::dense_with_norm(self.model, "stem", stem.norm, channels, outputs, stem.kernel)?;
+        self.plan.stages.push(0);
+        self.push("input", Op::Load { to: input });
+        self.convolve("stem.conv", input, output, weights, (stem.stride, true), false);
+        Ok(output)
+    }
+
+    fn connection(&mut self, index: usize, x: TensorId, [height, width]: [usize; 2], outputs: usize) -> Result<TensorId> {
+        let connection = self.model.network().connection();
+        let (name, from) = (format!("connections.{index}"), self.extent(x));
+        let weights =
+            fold::dense_with_norm(self.model, &name, connection.norm, from.channels, outputs, connection.form.kernel())?;
+        let (conv_name, pool_name) = (format!("{name}.conv"), format!("{name}.pool"));
+        let output = self.tensor(Extent::new(height, width, outputs), true);
+        match connection.form {
+            ConnectionForm::PoolConv => {
+                let pooled = self.tensor(Extent::new(height, width, from.channels), false);
+                self.push(&pool_name, Op::Pool { from: x, to: pooled });
+                self.convolve(&conv_name, pooled, output, weights, (1, true), false);
+            }
+            ConnectionForm::ConvPool => {
+                let wide = self.tensor(Extent { channels: outputs, ..from }, false);
+                self.convolve(&conv_name, x, wide, weights, (1, true), false);
+                self.push(&pool_name, Op::Pool { from: wide, to: output });
+            }
+            ConnectionForm::StridedConv => {
+                let padded = self.tensor(from.with_border(1), false);
+                self.push(&name, Op::Pad { from: x, to: padded });
+                self.convolve(&conv_name, padded, output, weights, (2, true), false);
+            }
+        }
+        Ok(output)
+    }
+
+    fn block(&mut self, name: &str, block: &Block, x: TensorId) -> Result<()> {
+        let extent = self.extent(x);
+        let [first, second] = fold::block(self.model, name, block, extent.channels)?;
+        let (name1, name2) = (format!("{name}.conv1"), format!("{name}.conv2"));
+        let middle = self.tensor(extent, false);
+        if block.operator == Operator::Dense {
+            let padded = self.tensor(extent.with_border(1), false);
+            self.push(&name1, Op::Pad { from: x, to: padded });
+            self.convolve(&name1, padded, middle, first, (1, true), false);
+            self.push(&name2, Op::Pad { from: middle, to: padded });
+            self.convolve(&name2, padded, x, second, (1, block.relu_after_sum), true);
+            return Ok(());
+        }
+        let convolution = |weights: &PackedWeights, relu| -> Result<Convolution> {
+            let kernel = self.plan.kernels.fused(weights.stencil().unwrap_or(block.stencils[0]))?;
+            Ok(Convolution { kernel, input: extent, output: extent, stride: 1, relu })
+        };
+        let pair = InPlaceBlock { first: convolution(&first, true)?, second: convolution(&second, block.relu_after_sum)? };
+        self.push(name, Op::Block { y: x, middle, block: pair, weights: [first, second] });
+        Ok(())
+    }
+
+    fn head(&mut self, x: TensorId) -> Result<()> {
+        let (classes, channels) = (self.plan.classes, self.extent(x).channels);
+        let (weight, bias) = (fold::values(self.model, "head.weight"), fold::values(self.model, "head.bias"));
+        let weights = PackedWeights::dense(channels, classes, 1, weight, bias)?;
+        let pixel = |channels| Extent::new(1, 1, channels);
+        let conv = Convolution {
+            kernel: self.plan.kernels.dense,
+            input: pixel(channels),
+            output: pixel(classes),
+            stride: 1,
+            relu: false,
+        };
+        self.push("head", Op::Head { from: x, conv, weights });
+        Ok(())
+    }
+
+    fn convolve(
+        &mut self,
+        name: &str,
+        from: TensorId,
+        to: TensorId,
+        weights: PackedWeights,
+        (stride, relu): (usize, bool),
+        add_to_output: bool,
+    ) {
+        let (input, output) = (self.extent(from), self.extent(to));
+        let conv = Convolution { kernel: self.plan.kernels.dense, input, output, stride, relu };
+        self.push(name, Op::Convolve { from, to, conv, weights, add_to_output });
+    }
+}

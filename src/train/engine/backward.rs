@@ -1,0 +1,206 @@
+//! The backward pass of one image: gradients of activations, in place. Those of weights are in `weight_gradient`.
+#![forbid(unsafe_code)]
+
+use super::graph::{Id, Input, Op, Output};
+use super::memory::Scratch;
+use super::norm::Values;
+use super::step::Step;
+use super::weights::TrainedConvolution;
+use crate::exec::tensor::{Activations, Extent};
+use crate::kernel::rows::Residual;
+
+/// The chunk whose partial gradients to add to, and whether this is its first image.
+pub(super) type Chunk = (usize, bool);
+
+impl Step<'_> {
+    /// Runs the adjoint of one operator on one image.
+    pub(super) fn backward(&self, op: &Op, image: usize, chunk: Chunk, worker: usize) {
+        match *op {
+            Op::Convolve { conv, transposed, input, output } => {
+                self.convolve_backward(conv, transposed, input, output, image, chunk, worker)
+            }
+            Op::Activate { raw, norm, to, pool } => self.activate_backward(raw, norm, to, pool, image, worker),
+            Op::AddNorm { raw, norm, to, scale, relu, .. } => {
+                if relu {
+                    self.mask_by_output(to, image, worker);
+                }
+                self.scaled_gradient(to, scale, image, worker, |gradient| self.norm_sums((raw, norm), gradient, false, image));
+            }
+            Op::Head { from, conv } => self.head_backward(from, conv, image, chunk, worker),
+        }
+    }
+
+    /// The buffer with the gradient of a tensor that goes from block to block.
+    fn gradient_of(&self, tensor: Id) -> &Activations {
+        &self.memory.gradients[self.graph.tensors[tensor].stage]
+    }
+
+    /// Sets the gradient of a ReLU's output `to` to 0 where the output is.
+    fn mask_by_output(&self, to: Id, image: usize, worker: usize) {
+        let output = self.memory.tensors[to].read(image);
+        let mut gradient = self.gradient_of(to).write(image);
+        let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
+        let masked = &mut scratch[..gradient.len()];
+        self.kernels.elementwise.relu_gradient(&output, &gradient, None, masked);
+        gradient.copy_from_slice(masked);
+    }
+
+    /// Calls `use_gradient` with the gradient of `to`, times `scale`.
+    fn scaled_gradient(&self, to: Id, scale: f32, image: usize, worker: usize, use_gradient: impl FnOnce(&[f32])) {
+        let gradient = self.gradient_of(to).read(image);
+        if scale == 1.0 {
+            return use_gradient(&gradient);
+        }
+        let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
+        let scaled = &mut scratch[..gradient.len()];
+        // The whole image as one pixel.
+        self.kernels.elementwise.spread(&gradient, scaled, scale);
+        use_gradient(scaled);
+    }
+
+    /// Through the output of norm (and ReLU): keeps the masked gradient, and sums it for the norm.
+    fn norm_sums(&self, (raw, norm): (Id, Id), gradient: &[f32], relu: bool, image: usize) {
+        let norm = &self.graph.norms[norm];
+        let mut kept = self.memory.raw_gradient.write(image..image + 1);
+        let mut sums = self.memory.sums.write(image..image + 1);
+        let (sum, products) = sums[..2 * norm.channels].split_at_mut(norm.channels);
+        let (scale, shift, mean) = (norm.read(Values::Scale), norm.read(Values::Shift), norm.read(Values::Mean));
+        let x = self.memory.tensors[raw].read(image);
+        let kept = &mut kept[..gradient.len()];
+        self.kernels.elementwise.gradient_statistics(&x, gradient, kept, (&scale, &shift, &mean), relu, (sum, products));
+    }
+
+    fn activate_backward(&self, raw: Id, norm: Id, to: Id, pool: bool, image: usize, worker: usize) {
+        let gradient = self.gradient_of(to).read(image);
+        if !pool {
+            return self.norm_sums((raw, norm), &gradient, true, image);
+        }
+        let (wide, narrow) = (self.memory.tensors[raw].extent, self.memory.tensors[to].extent);
+        let mut scratch = self.memory.scratch(worker, Scratch::InputGradient);
+        let spread = &mut scratch[..wide.elements()];
+        self.unpool(&gradient, narrow, spread, wide);
+        self.norm_sums((raw, norm), spread, true, image);
+    }
+
+    /// Adjoint of the 2x2 average pool of a whole image; an odd last row or column gets 0.
+    fn unpool(&self, gradient: &[f32], narrow: Extent, to: &mut [f32], wide: Extent) {
+        if wide.height % 2 + wide.width % 2 > 0 {
+            to.fill(0.0);
+        }
+        for (row, gradient) in gradient.chunks_exact(narrow.row()).enumerate() {
+            let rows = &mut to[2 * row * wide.row()..(2 * row + 2) * wide.row()];
+            self.kernels.elementwise.unpool(gradient, rows, wide.row(), wide.channels, 0.25);
+        }
+    }
+
+    fn convolve_backward(
+        &self,
+        conv: Id,
+        transposed: bool,
+        input: Input,
+        output: Output,
+        image: usize,
+        chunk: Chunk,
+        worker: usize,
+    ) {
+        let conv = &self.graph.convolutions[conv];
+        match output {
+            Output::Sum { to, scale, relu, .. } => {
+                if relu {
+                    self.mask_by_output(to, image, worker);
+                }
+                let extent = self.memory.tensors[to].extent;
+                self.scaled_gradient(to, scale, image, worker, |gradient| {
+                    self.weight_gradients(conv, transposed, input, (gradient, extent), image, chunk, worker);
+                    self.data_gradient(conv, transposed, input, (gradient, extent), false, image, worker);
+                });
+            }
+            Output::Raw { raw, norm } => {
+                let tensor = &self.memory.tensors[raw];
+                let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
+                let gradient = &mut scratch[..tensor.extent.elements()];
+                {
+                    let norm = &self.graph.norms[norm];
+                    let (p, q, r) =
+                        (norm.read(Values::GradientFactor), norm.read(Values::InputFactor), norm.read(Values::Summand));
+                    let kept = self.memory.raw_gradient.read(image..image + 1);
+                    self.kernels.elementwise.norm_gradient(&tensor.read(image), &kept[..gradient.len()], gradient, (&p, &q, &r));
+                }
+                self.weight_gradients(conv, transposed, input, (gradient, tensor.extent), image, chunk, worker);
+                // Inside a stage the buffer holds the gradient that came past the block; a connection's input has only this one.
+                let past_block =
+                    matches!(input, Input::Tensor(id) if self.graph.tensors[id].stage == self.graph.tensors[raw].stage);
+                self.data_gradient(conv, transposed, input, (gradient, tensor.extent), past_block, image, worker);
+            }
+        }
+    }
+
+    fn data_gradient(
+        &self,
+        conv: &TrainedConvolution,
+        transposed: bool,
+        input: Input,
+        (gradient, extent): (&[f32], Extent),
+        past_block: bool,
+        image: usize,
+        worker: usize,
+    ) {
+        let propagate = |y: &mut [f32], to: Extent, residual: Residual<'_>| {
+            if transposed {
+                let weights = conv.unbiased.as_ref().unwrap_or(&conv.values);
+                self.run_convolution(conv, weights, (gradient, extent), (y, to), residual, false, worker);
+            } else {
+                self.transpose(conv, (gradient, extent), (y, to), residual, worker);
+            }
+        };
+        match input {
+            Input::Images => {}
+            Input::Tensor(id) => {
+                let to = self.memory.tensors[id].extent;
+                let mut y = self.gradient_of(id).write(image);
+                propagate(&mut y, to, if past_block { Residual::Output } else { Residual::None });
+            }
+            Input::Activated { raw, norm } => {
+                let to = self.memory.tensors[raw].extent;
+                let mut scratch = self.memory.scratch(worker, Scratch::InputGradient);
+                let y = &mut scratch[..to.elements()];
+                propagate(y, to, Residual::None);
+                self.norm_sums((raw, norm), y, true, image);
+            }
+            Input::Pooled(id) => {
+                let wide = self.memory.tensors[id].extent;
+                let narrow = Extent::new(wide.height / 2, wide.width / 2, wide.channels);
+                let mut scratch = self.memory.scratch(worker, Scratch::InputGradient);
+                let y = &mut scratch[..narrow.elements()];
+                propagate(y, narrow, Residual::None);
+                self.unpool(y, narrow, &mut self.gradient_of(id).write(image), wide);
+            }
+        }
+    }
+
+    fn head_backward(&self, from: Id, conv: Id, image: usize, chunk: Chunk, worker: usize) {
+        let conv = &self.graph.convolutions[conv];
+        let pooled = self.memory.pooled.read(image..image + 1);
+        let logits_gradient = self.memory.logits_gradient.read(image..image + 1);
+        let pixel = |channels| Extent::new(1, 1, channels);
+        self.weight_gradient(
+            conv,
+            (&pooled[..conv.inputs], pixel(conv.inputs)),
+            (&logits_gradient, pixel(conv.outputs())),
+            chunk,
+            worker,
+        );
+        let mut channels = self.memory.channels(worker);
+        let pixel_gradient = &mut channels[..conv.inputs];
+        self.transpose(
+            conv,
+            (&logits_gradient, pixel(conv.outputs())),
+            (pixel_gradient, pixel(conv.inputs)),
+            Residual::None,
+            worker,
+        );
+        let pixels = self.memory.tensors[from].extent.pixels();
+        let mut gradient = self.gradient_of(from).write(image);
+        self.kernels.elementwise.spread(pixel_gradient, &mut gradient, 1.0 / pixels as f32);
+    }
+}

@@ -1,0 +1,251 @@
+//! The forward pass of one image.
+#![forbid(unsafe_code)]
+
+use super::graph::{Id, Input, Op, Output};
+use super::memory::Scratch;
+use super::norm::Values;
+use super::step::Step;
+use super::weights::{Kind, TrainedConvolution};
+use crate::conv::pack::{PackedWeights, panels};
+use crate::dispatch::Kernels;
+use crate::error::Result;
+use crate::exec::segment::Convolution;
+use crate::exec::tensor::{Extent, copy_rows_inside};
+use crate::kernel::conv::{ConvCall, ConvKernel};
+use crate::kernel::rows::{Epilogue, Residual, Source, Target};
+
+/// A whole image into the inside of one with a border of zeros.
+pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {
+    to.fill(0.0);
+    let inside = extent.border * extent.row()..(extent.border + extent.height) * extent.row();
+    copy_rows_inside(from, &mut to[inside], extent);
+}
+
+/// The kernel that computes a convolution's values, or its transpose, at stride 1.
+pub(super) fn kernel(kernels: &Kernels, conv: &TrainedConvolution) -> Result<ConvKernel> {
+    match conv.kind {
+        Kind::Lean(stencil) => kernels.fused(stencil),
+        Kind::Dense { .. } => Ok(kernels.dense),
+    }
+}
+
+impl Step<'_> {
+    /// Runs one operator on one image.
+    pub(super) fn forward(&self, op: &Op, image: usize, worker: usize) {
+        match *op {
+            Op::Convolve { conv, transposed, input, output } => self.convolve(conv, transposed, input, output, image, worker),
+            Op::Activate { raw, norm, to, pool } => self.activate(raw, norm, to, pool, image, worker),
+            Op::AddNorm { raw, norm, x, to, relu, .. } => self.add_norm((raw, norm), x, to, relu, image),
+            Op::Head { from, conv } => self.head(from, conv, image),
+        }
+    }
+
+    /// Calls `use_input` with the image that a convolution reads, without a border.
+    pub(super) fn with_input<R>(
+        &self,
+        input: Input,
+        image: usize,
+        worker: usize,
+        use_input: impl FnOnce(&[f32], Extent) -> R,
+    ) -> R {
+        let memory = self.memory;
+        match input {
+            Input::Images => {
+                let extent = memory.input.with_border(0);
+                use_input(&self.images[image * extent.elements()..(image + 1) * extent.elements()], extent)
+            }
+            Input::Tensor(id) => use_input(&memory.tensors[id].read(image), memory.tensors[id].extent),
+            Input::Activated { raw, norm } => {
+                let tensor = &memory.tensors[raw];
+                let mut scratch = memory.scratch(worker, Scratch::Input);
+                let activated = &mut scratch[..tensor.extent.elements()];
+                let x = tensor.read(image);
+                self.with_map(norm, |scale, shift| self.kernels.elementwise.normalize(&x, None, activated, (scale, shift), true));
+                use_input(activated, tensor.extent)
+            }
+            Input::Pooled(id) => {
+                let tensor = &memory.tensors[id];
+                let mut scratch = memory.scratch(worker, Scratch::Input);
+                let extent = Extent::new(tensor.extent.height / 2, tensor.extent.width / 2, tensor.extent.channels);
+                let pooled = &mut scratch[..extent.elements()];
+                self.pool(&tensor.read(image), tensor.extent, pooled, extent);
+                use_input(pooled, extent)
+            }
+        }
+    }
+
+    /// 2x2 average pool of a whole image.
+    fn pool(&self, x: &[f32], from: Extent, y: &mut [f32], to: Extent) {
+        for (row, y) in y.chunks_exact_mut(to.row()).enumerate() {
+            self.kernels.elementwise.pool(&x[2 * row * from.row()..(2 * row + 2) * from.row()], from.row(), y, to.channels, 0.25);
+        }
+    }
+
+    /// y = (residual +) convolution of x on whole images; `x` without a border.
+    pub(super) fn run_convolution(
+        &self,
+        conv: &TrainedConvolution,
+        weights: &PackedWeights,
+        (x, from): (&[f32], Extent),
+        (y, to): (&mut [f32], Extent),
+        residual: Residual<'_>,
+        relu: bool,
+        worker: usize,
+    ) {
+        let Ok(kernel) = kernel(self.kernels, conv) else { return };
+        let (border, stride) = match conv.kind {
+            Kind::Dense { side, stride } => ((side - 1) / 2, stride),
+            Kind::Lean(_) => (0, 1),
+        };
+        let input = from.with_border(border);
+        let plan = Convolution { kernel, input, output: to, stride, relu };
+        if border == 0 {
+            plan.image(weights, x, y, residual);
+        } else {
+            let mut padded = self.memory.scratch(worker, Scratch::Padded);
+            pad(x, &mut padded[..input.elements()], input);
+            plan.image(weights, &padded[..input.elements()], y, residual);
+        }
+    }
+
+    fn convolve(&self, conv: Id, transposed: bool, input: Input, output: Output, image: usize, worker: usize) {
+        let conv = &self.graph.convolutions[conv];
+        self.with_input(input, image, worker, |x, from| match output {
+            Output::Raw { raw, norm } => {
+                let tensor = &self.memory.tensors[raw];
+                let mut y = tensor.write(image);
+                if transposed {
+                    self.transpose(conv, (x, from), (&mut y, tensor.extent), Residual::None, worker);
+                } else {
+                    self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), Residual::None, false, worker);
+                }
+                self.image_statistics(norm, &y, image);
+            }
+            Output::Sum { norm, x: residual, to, scale, relu } => {
+                let tensor = &self.memory.tensors[to];
+                let residual = self.memory.tensors[residual].read(image);
+                let mut y = tensor.write(image);
+                let addend = Residual::Rows(Source { data: &residual, layout: tensor.extent.layout() });
+                if scale == 1.0 && !transposed {
+                    self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), addend, relu, worker);
+                    return;
+                }
+                // A scale or a transpose: the sum is a pass of its own over the image in cache.
+                let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
+                let result = &mut scratch[..tensor.extent.elements()];
+                if transposed {
+                    self.transpose(conv, (x, from), (result, tensor.extent), Residual::None, worker);
+                } else {
+                    self.run_convolution(conv, &conv.values, (x, from), (result, tensor.extent), Residual::None, false, worker);
+                }
+                let branch = &self.graph.norms[norm];
+                let map = (&branch.read(Values::BranchScale)[..], &branch.read(Values::BranchShift)[..]);
+                self.kernels.elementwise.normalize(result, Some(&residual), &mut y, map, relu);
+            }
+        });
+    }
+
+    /// The transpose of a convolution on a whole image: y (+)= L^T x.
+    pub(super) fn transpose(
+        &self,
+        conv: &TrainedConvolution,
+        (x, from): (&[f32], Extent),
+        (y, to): (&mut [f32], Extent),
+        residual: Residual<'_>,
+        worker: usize,
+    ) {
+        let Ok(kernel) = kernel(self.kernels, conv) else { return };
+        if let Kind::Lean(_) = conv.kind {
+            let plan = Convolution { kernel, input: from, output: to, stride: 1, relu: false };
+            plan.image(&conv.transposed, x, y, residual);
+            return;
+        }
+        let Kind::Dense { side, stride } = conv.kind else { return };
+        // Enough zeros around for every phase: a row of the input reads at most `side` rows of the gradient.
+        let border = if side == 1 { 0 } else { side };
+        let extent = from.with_border(border);
+        let mut scratch = (border > 0).then(|| self.memory.scratch(worker, Scratch::Padded));
+        let padded = match &mut scratch {
+            Some(scratch) => {
+                pad(x, &mut scratch[..extent.elements()], extent);
+                &scratch[..extent.elements()]
+            }
+            None => x,
+        };
+        for phase in &conv.phases {
+            let rows = (to.height + stride - 1 - phase.row) / stride;
+            let width = (to.width + stride - 1 - phase.column) / stride;
+            if rows == 0 || width == 0 {
+                continue;
+            }
+            let first_row = (border as isize + phase.first.0) as usize;
+            let first_column = (border as isize + phase.first.1) as usize;
+            let mut x_layout = extent.layout();
+            x_layout.origin = first_row * extent.row() + first_column * extent.channels;
+            x_layout.ring = extent.rows() - first_row;
+            let mut y_layout = to.layout();
+            y_layout.origin = phase.row * to.row() + phase.column * to.channels;
+            y_layout.row_step = stride * to.row();
+            y_layout.pixel_step = stride * to.channels;
+            kernel.run(&mut ConvCall {
+                weights: &phase.weights,
+                x: Source { data: padded, layout: x_layout },
+                y: Target { data: &mut *y, layout: y_layout },
+                residual,
+                epilogue: Epilogue::default(),
+                rows: 0..rows,
+                height: rows,
+                width,
+                stride: 1,
+                panels: 0..panels(phase.weights.channels),
+                k: 0..phase.weights.row_length,
+            });
+        }
+    }
+
+    /// Sums of one image for a norm's statistics, relative to its first pixel.
+    fn image_statistics(&self, norm: Id, y: &[f32], image: usize) {
+        let norm = &self.graph.norms[norm];
+        if norm.active {
+            let mut sums = self.memory.sums.write(image..image + 1);
+            let (sum, squares) = sums[..2 * norm.channels].split_at_mut(norm.channels);
+            self.kernels.elementwise.statistics(y, &y[..norm.channels], sum, squares);
+        }
+    }
+
+    fn activate(&self, raw: Id, norm: Id, to: Id, pool: bool, image: usize, worker: usize) {
+        let (raw, to) = (&self.memory.tensors[raw], &self.memory.tensors[to]);
+        let x = raw.read(image);
+        let mut y = to.write(image);
+        self.with_map(norm, |scale, shift| {
+            if pool {
+                let mut scratch = self.memory.scratch(worker, Scratch::Input);
+                let activated = &mut scratch[..raw.extent.elements()];
+                self.kernels.elementwise.normalize(&x, None, activated, (scale, shift), true);
+                self.pool(activated, raw.extent, &mut y, to.extent);
+            } else {
+                self.kernels.elementwise.normalize(&x, None, &mut y, (scale, shift), true);
+            }
+        });
+    }
+
+    fn add_norm(&self, (raw, norm): (Id, Id), x: Id, to: Id, relu: bool, image: usize) {
+        let (raw, residual) = (self.memory.tensors[raw].read(image), self.memory.tensors[x].read(image));
+        let mut y = self.memory.tensors[to].write(image);
+        let norm = &self.graph.norms[norm];
+        let map = (&norm.read(Values::BranchScale)[..], &norm.read(Values::BranchShift)[..]);
+        self.kernels.elementwise.normalize(&raw, Some(&residual), &mut y, map, relu);
+    }
+
+    fn head(&self, from: Id, conv: Id, image: usize) {
+        let tensor = &self.memory.tensors[from];
+        let conv = &self.graph.convolutions[conv];
+        let mut pooled = self.memory.pooled.write(image..image + 1);
+        let pixel = &mut pooled[..conv.inputs];
+        self.kernels.elementwise.global_pool(&tensor.read(image), pixel, 1.0 / tensor.extent.pixels() as f32);
+        let mut logits = self.memory.logits.write(image..image + 1);
+        let pixel_extent = |channels| Extent::new(1, 1, channels);
+        let (from, to) = (pixel_extent(conv.inputs), pixel_extent(conv.outputs()));
+        self.run_convolution(conv, &conv.values, (pixel, from), (&mut logits, to), Residual::None, false, 0);
+    }
+}

@@ -1,0 +1,15 @@
+//! The executor of training: hand-written forward and backward passes on the same kernels as inference.
+
+mod backward;
+mod finite;
+mod forward;
+mod graph;
+mod memory;
+mod network_executor;
+mod norm;
+mod state;
+mod step;
+mod weight_gradient;
+mod weights;
+
+pub use network_executor::NetworkExecutor;

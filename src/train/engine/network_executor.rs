@@ -1,0 +1,261 @@
+//! [`Executor`] for a [`Network`].
+#![forbid(unsafe_code)]
+
+use std::sync::Mutex;
+
+use rayon::prelude::*;
+
+use super::graph::Graph;
+use super::memory::Memory;
+use super::norm::{TrainedNorm, Values};
+use super::step::{CHUNKS, Phase, Step, phases};
+use super::weights::TrainedConvolution;
+use super::{finite, state};
+use crate::data::SoftLabel;
+use crate::dispatch::Kernels;
+use crate::error::{Error, Result};
+use crate::exec::pool::Pool;
+use crate::exec::region::Region;
+use crate::isa::Isa;
+use crate::kernel::elementwise::MomentumStep;
+use crate::net::{Images, Model, Network, Session, parameters};
+use crate::train::loss::{StepLoss, check_label};
+use crate::train::{Executor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
+
+/// Trains a network on the threads of a pool. Same bits for any number of threads and any instruction set with fused
+/// multiply-add.
+pub struct NetworkExecutor {
+    network: Network,
+    graph: Graph,
+    phases: Vec<Phase>,
+    memory: Option<Memory>,
+    /// Images that `memory` holds.
+    capacity: usize,
+    /// Images of the last batch.
+    images: usize,
+    workers: usize,
+    region: Region,
+    pool: Pool,
+    kernels: &'static Kernels,
+    optimizer: MomentumStep,
+    label_smoothing: f64,
+    keeps_average: bool,
+    /// Evaluation, made from the state when it is asked for and dropped when the state changes.
+    session: Option<Session>,
+}
+
+/// Images that an evaluation runs at a time.
+const EVALUATION_BATCH: usize = 64;
+
+impl NetworkExecutor {
+    /// An executor with the initial weights of `config.seed`, the same as [`Model::random`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an optimiser that is not supported, [`Error::Isa`] for an instruction set that cannot run here.
+    pub fn new(network: &Network, config: &TrainConfig, pool: Pool, isa: Isa) -> Result<Self> {
+        let OptimizerConfig::Sgd { momentum, nesterov, weight_decay } = config.optimizer else {
+            return Err(Error::invalid("train.optimizer.name", "sgd", "adamw"));
+        };
+        let kernels = Kernels::of(isa)?;
+        let graph = Graph::new(network, CHUNKS)?;
+        let optimizer = MomentumStep {
+            learning_rate: 0.0,
+            momentum: momentum as f32,
+            weight_decay: weight_decay as f32,
+            gradient_factor: 1.0,
+            nesterov,
+        };
+        let mut executor = NetworkExecutor {
+            network: network.clone(),
+            phases: phases(&graph),
+            graph,
+            memory: None,
+            capacity: 0,
+            images: 0,
+            workers: 0,
+            region: Region::default(),
+            pool,
+            kernels,
+            optimizer,
+            label_smoothing: f64::from(config.label_smoothing),
+            keeps_average: config.ema > 0.0,
+            session: None,
+        };
+        executor.set_model(&Model::random(network, config.seed))?;
+        Ok(executor)
+    }
+
+    /// Replaces weights and running statistics by those of a model of the same network; momentum starts again, and so does the
+    /// moving average.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if a tensor is missing or has another shape.
+    pub fn set_model(&mut self, model: &Model) -> Result<()> {
+        for parameter in parameters(&self.network) {
+            if let Some((shape, values)) = model.tensor(&parameter.name) {
+                self.restore_state(StateKind::Model, &parameter.name, shape, values)?;
+            }
+        }
+        let keeps_average = self.keeps_average;
+        self.graph.convolutions.iter_mut().for_each(|conv| conv.restart(keeps_average));
+        self.graph.norms.iter_mut().for_each(|norm| norm.restart(keeps_average));
+        Ok(())
+    }
+
+    /// Calls `visit` with name, shape and values of the gradient of every trained tensor: that of the mean loss over the last batch
+    /// of [`Executor::forward_backward`], before clipping and weight decay; zeros before the first one.
+    ///
+    /// Names and shapes are those of model files; the values of stencils are 0 outside of the stencil.
+    pub fn visit_gradients(&self, visit: &mut dyn FnMut(&str, &[usize], &[f32])) {
+        state::visit_gradients(&self.graph, visit);
+    }
+
+    /// Bytes that training on batches of `batch` images with `threads` threads takes: activations, gradients, scratch, weights with
+    /// their gradients and momentum.
+    ///
+    /// # Errors
+    /// Those of [`NetworkExecutor::new`] for this network.
+    pub fn training_bytes(network: &Network, batch: usize, threads: usize) -> Result<usize> {
+        let graph = Graph::new(network, CHUNKS)?;
+        let weights: usize = graph.convolutions.iter().map(TrainedConvolution::bytes).sum();
+        Ok(weights + Memory::bytes(&graph, network.input(), batch, threads))
+    }
+
+    /// Makes room for a batch. Memory grows to the largest batch seen and stays.
+    fn prepare(&mut self, images: usize) {
+        let workers = self.pool.threads();
+        if images > self.capacity || workers > self.workers || self.memory.is_none() {
+            self.capacity = images.max(self.capacity);
+            self.workers = workers;
+            // Free the old buffers before the new ones are made.
+            self.memory = None;
+            self.memory = Some(Memory::new(&self.graph, self.network.input(), self.capacity, workers));
+        }
+    }
+
+    fn check_images(&self, images: &[f32], count: usize) -> Result<()> {
+        let [channels, height, width] = self.network.input();
+        let each = channels * height * width;
+        if images.len() == count * each && count > 0 {
+            return Ok(());
+        }
+        Err(Error::shape("images", format!("at least one image, {count} of {each} values"), format!("{} values", images.len())))
+    }
+
+    /// The state that evaluation uses: the average where one is kept.
+    fn evaluated_model(&self) -> Result<Model> {
+        let wanted = if self.keeps_average { StateKind::Ema } else { StateKind::Model };
+        let mut tensors = Vec::new();
+        self.visit_state(&mut |kind, name, shape, values| {
+            if kind == wanted {
+                tensors.push((name.to_string(), shape.to_vec(), values.to_vec()));
+            }
+        });
+        Model::from_tensors(&self.network, tensors)
+    }
+}
+
+impl Executor for NetworkExecutor {
+    fn forward_backward(&mut self, images: &[f32], labels: &[SoftLabel]) -> Result<StepLoss> {
+        self.check_images(images, labels.len())?;
+        labels.iter().try_for_each(|label| check_label(label, self.network.classes()))?;
+        self.prepare(labels.len());
+        self.images = labels.len();
+        self.session = None;
+        let Some(memory) = &self.memory else {
+            return Err(Error::shape("batch", "memory for it", "none"));
+        };
+        let step = Step {
+            graph: &self.graph,
+            phases: &self.phases,
+            memory,
+            kernels: self.kernels,
+            images,
+            labels,
+            label_smoothing: self.label_smoothing,
+            loss: Mutex::new(Ok(StepLoss::default())),
+        };
+        self.region.run(&self.pool, &step)?;
+        step.loss.into_inner().unwrap_or_else(|_| Err(Error::Panicked { message: "the loss was not computed".into() }))
+    }
+
+    fn gradient_norm(&self) -> f64 {
+        let square = |values: &[f32]| values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>();
+        let convolution = |conv: &TrainedConvolution| {
+            let gradient = conv.gradient.read(0..1);
+            let trained = if conv.has_bias { gradient.len() } else { gradient.len() - conv.values.bias.len() };
+            square(&gradient[..trained])
+        };
+        let norm = |norm: &TrainedNorm| square(&norm.read(Values::WeightGradient)) + square(&norm.read(Values::BiasGradient));
+        let convolutions: f64 = self.graph.convolutions.iter().map(convolution).sum();
+        let norms: f64 = self.graph.norms.iter().filter(|norm| norm.active).map(norm).sum();
+        (convolutions + norms).sqrt()
+    }
+
+    fn update(&mut self, update: &Update) -> Result<()> {
+        let step = MomentumStep { learning_rate: update.learning_rate, gradient_factor: update.gradient_scale, ..self.optimizer };
+        let (kernels, decay) = (self.kernels, update.average_decay.filter(|_| self.keeps_average));
+        let (convolutions, norms) = (&mut self.graph.convolutions, &mut self.graph.norms);
+        // Tensors are independent, so the order does not matter.
+        if self.pool.threads() == 1 {
+            convolutions.iter_mut().for_each(|conv| conv.update(kernels, &step, decay));
+        } else {
+            self.pool.enter(|| convolutions.par_iter_mut().for_each(|conv| conv.update(kernels, &step, decay)));
+        }
+        norms.iter_mut().for_each(|norm| norm.update(kernels, &step, decay));
+        self.session = None;
+        Ok(())
+    }
+
+    fn forward(&mut self, images: &[f32], n: usize, logits: &mut [f32]) -> Result<()> {
+        self.check_images(images, n)?;
+        if logits.len() != n * self.classes() {
+            return Err(Error::shape("logits", n * self.classes(), logits.len()));
+        }
+        if self.session.is_none() {
+            let model = self.evaluated_model()?;
+            let builder = Session::builder(&model).pool(self.pool.clone()).max_batch(EVALUATION_BATCH).isa(self.kernels.isa);
+            self.session = Some(builder.build()?);
+        }
+        let [channels, height, width] = self.network.input();
+        if let Some(session) = &mut self.session {
+            let result = session.run(Images::nhwc_f32(images, [n, channels, height, width])?)?;
+            logits.copy_from_slice(result.as_slice());
+        }
+        Ok(())
+    }
+
+    fn visit_state(&self, visit: &mut StateVisitor<'_>) {
+        state::visit(&self.graph, self.keeps_average, visit);
+    }
+
+    fn restore_state(&mut self, kind: StateKind, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
+        self.session = None;
+        let is_kept = kind != StateKind::Ema || self.keeps_average;
+        if is_kept && state::restore(&mut self.graph, kind, name, shape, values) {
+            return Ok(());
+        }
+        let got = format!("{}.{name} of shape {shape:?} with {} values", kind.prefix(), values.len());
+        Err(Error::model("state", format!("tensor `{name}`"), "a tensor of the network", got))
+    }
+
+    fn first_non_finite(&self) -> Option<String> {
+        finite::first_non_finite(&self.graph, self.memory.as_ref(), self.images)
+    }
+
+    fn input(&self) -> [usize; 3] {
+        self.network.input()
+    }
+
+    fn classes(&self) -> usize {
+        self.network.classes()
+    }
+
+    fn isa(&self) -> String {
+        self.kernels.isa.to_string()
+    }
+
+    fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+}

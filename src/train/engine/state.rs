@@ -1,0 +1,124 @@
+//! The state of training as named tensors: weights, momentum, average, and the gradients.
+#![forbid(unsafe_code)]
+
+use super::graph::Graph;
+use super::norm::{TrainedNorm, Values};
+use super::weights::TrainedConvolution;
+use crate::train::{StateKind, StateVisitor};
+
+/// Calls `visit` with every tensor of the state, the average's only where one is kept.
+pub(super) fn visit(graph: &Graph, keeps_average: bool, visit: &mut StateVisitor<'_>) {
+    for kind in StateKind::ALL {
+        if kind == StateKind::Ema && !keeps_average {
+            continue;
+        }
+        graph.convolutions.iter().for_each(|conv| visit_convolution(conv, kind, visit));
+        graph.norms.iter().filter(|norm| norm.active).for_each(|norm| visit_norm(norm, kind, visit));
+    }
+}
+
+/// Calls `visit` with name, shape and values of every gradient.
+pub(super) fn visit_gradients(graph: &Graph, visit: &mut dyn FnMut(&str, &[usize], &[f32])) {
+    for conv in &graph.convolutions {
+        for (name, shape, values) in conv.unpack(&conv.gradient.read(0..1)) {
+            visit(&name, &shape, &values);
+        }
+    }
+    for norm in graph.norms.iter().filter(|norm| norm.active) {
+        for (part, values) in [("weight", Values::WeightGradient), ("bias", Values::BiasGradient)] {
+            visit(&format!("{}.{part}", norm.name), &[norm.channels], &norm.read(values));
+        }
+    }
+}
+
+/// Replaces one tensor of the state; false if there is none of this name, shape and number of values.
+pub(super) fn restore(graph: &mut Graph, kind: StateKind, name: &str, shape: &[usize], values: &[f32]) -> bool {
+    if shape.iter().product::<usize>() != values.len() {
+        return false;
+    }
+    let Some((layer, part)) = split_name(graph, name) else { return false };
+    if let Some(conv) = graph.convolutions.iter_mut().find(|conv| conv.name == layer) {
+        return restore_convolution(conv, kind, (name, shape), values);
+    }
+    let norm = graph.norms.iter_mut().find(|norm| norm.active && norm.name == layer);
+    norm.is_some_and(|norm| shape == [norm.channels] && restore_norm(norm, kind, part, values))
+}
+
+/// The layer of the graph and the rest of a tensor's name.
+fn split_name<'a>(graph: &Graph, name: &'a str) -> Option<(&'a str, &'a str)> {
+    let layers = graph.convolutions.iter().map(|conv| &conv.name).chain(graph.norms.iter().map(|norm| &norm.name));
+    let rest = |layer: &String| name.strip_prefix(layer.as_str()).and_then(|rest| rest.strip_prefix('.'));
+    layers.filter_map(|layer| rest(layer).map(|part| (&name[..layer.len()], part))).next()
+}
+
+fn visit_convolution(conv: &TrainedConvolution, kind: StateKind, visit: &mut StateVisitor<'_>) {
+    let tensors = match kind {
+        StateKind::Model => conv.unpack(&conv.flat_values()),
+        StateKind::Momentum => conv.unpack(&conv.momentum),
+        StateKind::Ema => conv.unpack(&conv.average),
+    };
+    for (name, shape, values) in tensors {
+        visit(kind, &name, &shape, &values);
+    }
+}
+
+fn restore_convolution(conv: &mut TrainedConvolution, kind: StateKind, (name, shape): (&str, &[usize]), values: &[f32]) -> bool {
+    let mut flat = match kind {
+        StateKind::Model => conv.flat_values(),
+        StateKind::Momentum => conv.momentum.clone(),
+        StateKind::Ema => conv.average.clone(),
+    };
+    let found = conv.pack(&mut flat, name, shape, values);
+    match kind {
+        StateKind::Model if found => conv.set_flat_values(&flat),
+        StateKind::Model => {}
+        StateKind::Momentum => conv.momentum = flat,
+        StateKind::Ema => conv.average = flat,
+    }
+    found
+}
+
+/// The running statistics that are part of a norm's state.
+const RUNNING: [(&str, Values); 2] = [("running_mean", Values::RunningMean), ("running_var", Values::RunningVariance)];
+
+fn visit_norm(norm: &TrainedNorm, kind: StateKind, visit: &mut StateVisitor<'_>) {
+    let shape = [norm.channels];
+    for (part, parameter) in [("weight", &norm.weight), ("bias", &norm.bias)] {
+        let values = match kind {
+            StateKind::Model => &parameter.values,
+            StateKind::Momentum => &parameter.momentum,
+            StateKind::Ema => &parameter.average,
+        };
+        visit(kind, &format!("{}.{part}", norm.name), &shape, values);
+    }
+    for (index, (part, values)) in RUNNING.into_iter().enumerate() {
+        let name = format!("{}.{part}", norm.name);
+        match kind {
+            StateKind::Model => visit(kind, &name, &shape, &norm.read(values)),
+            StateKind::Ema => visit(kind, &name, &shape, &norm.running_average[index]),
+            StateKind::Momentum => {}
+        }
+    }
+}
+
+fn restore_norm(norm: &mut TrainedNorm, kind: StateKind, part: &str, values: &[f32]) -> bool {
+    if let Some(index) = RUNNING.iter().position(|(name, _)| *name == part) {
+        match kind {
+            StateKind::Model => norm.set(RUNNING[index].1, |channel| values[channel]),
+            StateKind::Ema => norm.running_average[index].copy_from_slice(values),
+            StateKind::Momentum => return false,
+        }
+        return true;
+    }
+    let parameter = match part {
+        "weight" => &mut norm.weight,
+        "bias" => &mut norm.bias,
+        _ => return false,
+    };
+    match kind {
+        StateKind::Model => parameter.values.copy_from_slice(values),
+        StateKind::Momentum => parameter.momentum.copy_from_slice(values),
+        StateKind::Ema => parameter.average.copy_from_slice(values),
+    }
+    true
+}

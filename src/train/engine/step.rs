@@ -1,0 +1,170 @@
+//! One training step as phases: the forward pass, the loss, the backward pass, the sum of the partial gradients.
+//!
+//! A phase runs between two norms, which need the whole batch. Its tasks are chunks of consecutive images; inside a chunk, an
+//! image goes through all operators of the phase while it is in cache. The number of chunks depends on the batch alone, and each
+//! chunk sums its own partial gradients in image order, so results do not depend on threads.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+use std::sync::Mutex;
+
+use super::graph::{Graph, Id, Op, Output};
+use super::memory::Memory;
+use super::norm::Values;
+use crate::data::SoftLabel;
+use crate::dispatch::Kernels;
+use crate::error::Result;
+use crate::exec::region::Program;
+use crate::train::loss::{StepLoss, softmax_cross_entropy};
+
+/// Chunks of a batch: partial gradients, and tasks of a phase.
+pub(crate) const CHUNKS: usize = 16;
+
+/// A phase of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Phase {
+    /// Operators in forward order.
+    Forward(Range<usize>),
+    /// Statistics of the batch at a norm.
+    Statistics { norm: Id, raw: Id },
+    /// Loss and gradient of the logits.
+    Loss,
+    /// Operators in backward order, last first; `head_first` and so on follow from their kinds.
+    Backward(Range<usize>),
+    /// Sums of the gradient at a norm.
+    GradientStatistics { norm: Id, raw: Id },
+    /// Sums of the partial gradients, a task for every convolution.
+    Merge,
+}
+
+/// The phases of a graph.
+pub(crate) fn phases(graph: &Graph) -> Vec<Phase> {
+    let mut phases = Vec::new();
+    let mut first = 0;
+    for (index, op) in graph.ops.iter().enumerate() {
+        if let Op::Convolve { output: Output::Raw { raw, norm }, .. } = *op {
+            phases.push(Phase::Forward(first..index + 1));
+            phases.push(Phase::Statistics { norm, raw });
+            first = index + 1;
+        }
+    }
+    phases.push(Phase::Forward(first..graph.ops.len()));
+    phases.push(Phase::Loss);
+    // Backward, the sums at a norm are complete once the operator that reads the norm's output has run.
+    let mut end = graph.ops.len();
+    for (index, op) in graph.ops.iter().enumerate().rev() {
+        if let Some((raw, norm)) = normalised_input(op) {
+            phases.push(Phase::Backward(index..end));
+            phases.push(Phase::GradientStatistics { norm, raw });
+            end = index;
+        }
+    }
+    phases.push(Phase::Backward(0..end));
+    phases.push(Phase::Merge);
+    phases
+}
+
+/// The raw tensor and norm that an operator applies to its input.
+fn normalised_input(op: &Op) -> Option<(Id, Id)> {
+    match *op {
+        Op::Convolve { input: super::graph::Input::Activated { raw, norm }, .. }
+        | Op::Activate { raw, norm, .. }
+        | Op::AddNorm { raw, norm, .. } => Some((raw, norm)),
+        _ => None,
+    }
+}
+
+/// A step on one batch.
+pub(crate) struct Step<'a> {
+    pub(crate) graph: &'a Graph,
+    pub(crate) phases: &'a [Phase],
+    pub(crate) memory: &'a Memory,
+    pub(crate) kernels: &'static Kernels,
+    pub(crate) images: &'a [f32],
+    pub(crate) labels: &'a [SoftLabel],
+    pub(crate) label_smoothing: f64,
+    /// The loss, once its phase has run.
+    pub(crate) loss: Mutex<Result<StepLoss>>,
+}
+
+impl Step<'_> {
+    /// Images of the batch.
+    pub(crate) fn count(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Number of chunks of the batch.
+    pub(crate) fn chunks(&self) -> usize {
+        CHUNKS.min(self.count())
+    }
+
+    fn chunk(&self, chunk: usize) -> Range<usize> {
+        let (count, chunks) = (self.count(), self.chunks());
+        count * chunk / chunks..count * (chunk + 1) / chunks
+    }
+
+    fn statistics(&self, norm: Id, raw: Id) {
+        let tensor = &self.memory.tensors[raw];
+        let images = (0..self.count()).map(|image| (tensor.read(image), self.memory.sums.read(image..image + 1)));
+        self.graph.norms[norm].finish_statistics(images, tensor.extent.pixels());
+    }
+
+    fn gradient_statistics(&self, norm: Id, raw: Id) {
+        let images = (0..self.count()).map(|image| self.memory.sums.read(image..image + 1));
+        self.graph.norms[norm].finish_gradient(images, self.count() * self.memory.tensors[raw].extent.pixels());
+    }
+
+    fn loss(&self) {
+        let classes = self.memory.logits.tile();
+        let logits = self.memory.logits.read(0..self.count());
+        let mut gradient = self.memory.logits_gradient.write(0..self.count());
+        let loss = softmax_cross_entropy(&logits, self.labels, classes, self.label_smoothing, &mut gradient);
+        if let Ok(mut slot) = self.loss.lock() {
+            *slot = loss;
+        }
+    }
+
+    /// The affine map of a norm as slices, for as long as `use_map` runs.
+    pub(super) fn with_map<R>(&self, norm: Id, use_map: impl FnOnce(&[f32], &[f32]) -> R) -> R {
+        let norm = &self.graph.norms[norm];
+        use_map(&norm.read(Values::Scale), &norm.read(Values::Shift))
+    }
+}
+
+impl Program for Step<'_> {
+    fn phases(&self) -> usize {
+        self.phases.len()
+    }
+
+    fn tasks(&self, phase: usize) -> usize {
+        match self.phases[phase] {
+            Phase::Forward(_) | Phase::Backward(_) => self.chunks(),
+            Phase::Statistics { .. } | Phase::GradientStatistics { .. } | Phase::Loss => 1,
+            Phase::Merge => self.graph.convolutions.len(),
+        }
+    }
+
+    fn run(&self, phase: usize, task: usize, worker: usize) {
+        match &self.phases[phase] {
+            Phase::Forward(ops) => {
+                for image in self.chunk(task) {
+                    for op in &self.graph.ops[ops.clone()] {
+                        self.forward(op, image, worker);
+                    }
+                }
+            }
+            Phase::Backward(ops) => {
+                let images = self.chunk(task);
+                for image in images.clone() {
+                    for op in self.graph.ops[ops.clone()].iter().rev() {
+                        self.backward(op, image, (task, image == images.start), worker);
+                    }
+                }
+            }
+            Phase::Statistics { norm, raw } => self.statistics(*norm, *raw),
+            Phase::GradientStatistics { norm, raw } => self.gradient_statistics(*norm, *raw),
+            Phase::Loss => self.loss(),
+            Phase::Merge => self.graph.convolutions[task].merge(self.chunks(), self.kernels),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The gradients of one convolution's weights from one image, added to those of its chunk of the batch.
+#![forbid(unsafe_code)]
+
+use super::backward::Chunk;
+use super::forward::pad;
+use super::graph::Input;
+use super::memory::Scratch;
+use super::step::Step;
+use super::weights::{Kind, TrainedConvolution};
+use crate::conv::pack::PANEL;
+use crate::exec::tensor::Extent;
+use crate::kernel::gradient::{StencilGradientCall, WeightGradientCall};
+
+impl Step<'_> {
+    /// Partial weight gradients of a convolution whose output has this gradient.
+    pub(super) fn weight_gradients(
+        &self,
+        conv: &TrainedConvolution,
+        transposed: bool,
+        input: Input,
+        gradient: (&[f32], Extent),
+        image: usize,
+        chunk: Chunk,
+        worker: usize,
+    ) {
+        self.with_input(input, image, worker, |x, from| {
+            if transposed {
+                // y = L^T x is <g, L^T x> = <L g, x>: the gradient plays the input's part, and the input the gradient's.
+                self.weight_gradient(conv, gradient, (x, from), chunk, worker);
+                // The bias takes no part in the transpose; what the kernel summed there is not its gradient. Its own use comes later.
+                let bias = conv.values.matrix.len() + conv.values.stencil.len();
+                conv.partial.write(chunk.0..chunk.0 + 1)[bias..].fill(0.0);
+            } else {
+                // The symmetric form's first use adds to what its second use, earlier in this pass, has put there.
+                let first = chunk.1 && !conv.is_shared;
+                self.weight_gradient(conv, (x, from), gradient, (chunk.0, first), worker);
+            }
+        });
+    }
+
+    /// Adds one image's part to the partial gradients of matrix, stencil and bias.
+    pub(super) fn weight_gradient(
+        &self,
+        conv: &TrainedConvolution,
+        (x, from): (&[f32], Extent),
+        (gradient, extent): (&[f32], Extent),
+        (chunk, first): Chunk,
+        worker: usize,
+    ) {
+        let mut partial = conv.partial.write(chunk..chunk + 1);
+        let (matrix, rest) = partial.split_at_mut(conv.values.matrix.len());
+        let (stencil, bias) = rest.split_at_mut(conv.values.stencil.len());
+        let accumulate = !first;
+        let mut call = WeightGradientCall {
+            x,
+            x_step: from.channels,
+            x_row: from.row(),
+            g: gradient,
+            g_step: extent.channels,
+            g_row: extent.row(),
+            dw: matrix,
+            panel_step: conv.values.rows * conv.values.row_length * PANEL,
+            offset: 0,
+            rows: extent.height,
+            pixels: extent.width,
+            k: conv.values.row_length,
+            channels: extent.channels,
+            accumulate,
+        };
+        match conv.kind {
+            Kind::Lean(kind) => {
+                self.kernels.weight_gradient.run(&mut call);
+                if let Ok(kernel) = self.kernels.stencil_gradient(kind) {
+                    let (height, width, channels) = (extent.height, extent.width, extent.channels);
+                    let rows = 0..height;
+                    kernel.run(&mut StencilGradientCall {
+                        stencil: kind,
+                        x,
+                        g: gradient,
+                        dstencil: stencil,
+                        dbias: bias,
+                        rows,
+                        height,
+                        width,
+                        channels,
+                        accumulate,
+                    });
+                }
+            }
+            Kind::Dense { side, stride } => {
+                let padded_extent = from.with_border((side - 1) / 2);
+                let mut scratch = self.memory.scratch(worker, Scratch::Padded);
+                if side > 1 {
+                    let padded = &mut scratch[..padded_extent.elements()];
+                    pad(x, padded, padded_extent);
+                    call.x = padded;
+                }
+                call.x_step = stride * from.channels;
+                call.x_row = stride * padded_extent.row();
+                let x = call.x;
+                for row in 0..side {
+                    call.x = &x[row * padded_extent.row()..];
+                    call.offset = row * conv.values.row_length * PANEL;
+                    self.kernels.weight_gradient.run(&mut call);
+                }
+                if conv.has_bias {
+                    self.bias_gradient(gradient, &mut bias[..extent.channels], accumulate, worker);
+                }
+            }
+        }
+    }
+
+    /// Sum of a gradient over its pixels.
+    fn bias_gradient(&self, gradient: &[f32], bias: &mut [f32], accumulate: bool, worker: usize) {
+        if accumulate {
+            let mut channels = self.memory.channels(worker);
+            let sum = &mut channels[..bias.len()];
+            self.kernels.elementwise.global_pool(gradient, sum, 1.0);
+            self.kernels.elementwise.accumulate(sum, bias);
+        } else {
+            self.kernels.elementwise.global_pool(gradient, bias, 1.0);
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The trained weights of one convolution: values, their transpose for the data gradient, gradient, momentum, average.
+//!
+//! Everything stays in the packed layout of the kernels. A flat run of one convolution is [matrix | stencil | bias].
+#![forbid(unsafe_code)]
+
+use crate::conv::pack::{PANEL, PackedWeights, phase_first, phase_taps};
+use crate::dispatch::Kernels;
+use crate::error::Result;
+use crate::exec::shared::SharedBuffer;
+use crate::kernel::elementwise::MomentumStep;
+use crate::stencil::Stencil;
+use crate::train::update_average;
+
+/// What a convolution is, apart from its weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Kind {
+    Lean(Stencil),
+    Dense { side: usize, stride: usize },
+}
+
+/// The data gradient of a dense convolution at input rows and columns of one phase.
+pub(crate) struct Phase {
+    pub(crate) row: usize,
+    pub(crate) column: usize,
+    /// First row and column of the output's gradient that input (row, column) reads; may be negative.
+    pub(crate) first: (isize, isize),
+    pub(crate) weights: PackedWeights,
+}
+
+/// One convolution with everything that training keeps for it.
+pub(crate) struct TrainedConvolution {
+    /// Name of the layer, as `stages.0.1.conv2`.
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) inputs: usize,
+    pub(crate) has_bias: bool,
+    pub(crate) values: PackedWeights,
+    /// True if the transpose is a layer too: the symmetric form uses its weights twice.
+    pub(crate) is_shared: bool,
+    /// The values without their bias, for the data gradient of the transpose; only where there is a bias.
+    pub(crate) unbiased: Option<PackedWeights>,
+    /// The transpose, with which the fused kernel computes the data gradient of a lean convolution.
+    pub(crate) transposed: PackedWeights,
+    /// The transpose of a dense convolution, by phases.
+    pub(crate) phases: Vec<Phase>,
+    /// One flat run: the sum of the partial gradients.
+    pub(crate) gradient: SharedBuffer<f32>,
+    /// One flat run per chunk of the batch.
+    pub(crate) partial: SharedBuffer<f32>,
+    pub(crate) momentum: Vec<f32>,
+    pub(crate) average: Vec<f32>,
+}
+
+impl TrainedConvolution {
+    pub(crate) fn new(
+        name: &str,
+        kind: Kind,
+        (inputs, outputs): (usize, usize),
+        has_bias: bool,
+        chunks: usize,
+        needs_data_gradient: bool,
+    ) -> Result<Self> {
+        let (values, transposed) = match kind {
+            Kind::Lean(stencil) => {
+                let zeros = || PackedWeights::zeros(Some(stencil), 1, inputs, outputs);
+                (zeros(), zeros())
+            }
+            Kind::Dense { side, .. } => {
+                (PackedWeights::zeros(None, side, side * inputs, outputs), PackedWeights::zeros(None, 0, 0, inputs))
+            }
+        };
+        let mut phases = Vec::new();
+        if let Kind::Dense { side, stride } = kind
+            && needs_data_gradient
+        {
+            let zeros = vec![0.0; outputs * inputs * side * side];
+            for (row, column) in (0..stride * stride).map(|phase| (phase / stride, phase % stride)) {
+                let weights = PackedWeights::dense_phase((inputs, outputs, side, stride), (row, column), &zeros)?;
+                let first = (phase_first(side, stride, row), phase_first(side, stride, column));
+                phases.push(Phase { row, column, first, weights });
+            }
+        }
+        let length = flat_length(&values);
+        Ok(TrainedConvolution {
+            name: name.to_string(),
+            kind,
+            inputs,
+            has_bias,
+            values,
+            is_shared: false,
+            unbiased: None,
+            transposed,
+            phases,
+            gradient: SharedBuffer::new(1, length),
+            partial: SharedBuffer::new(chunks, length),
+            momentum: vec![0.0; length],
+            average: Vec::new(),
+        })
+    }
+
+    /// Forgets momentum, and lets the average start at the values.
+    pub(crate) fn restart(&mut self, keeps_average: bool) {
+        self.momentum.fill(0.0);
+        self.average = if keeps_average { self.flat_values() } else { Vec::new() };
+    }
+
+    /// Bytes of weights, gradients and momentum.
+    pub(crate) fn bytes(&self) -> usize {
+        let phases: usize = self.phases.iter().map(|phase| phase.weights.bytes()).sum();
+        let unbiased = self.unbiased.as_ref().map_or(0, PackedWeights::bytes);
+        let packed = self.values.bytes() + unbiased + self.transposed.bytes() + phases;
+        packed + self.gradient.bytes() + self.partial.bytes() + size_of::<f32>() * (self.momentum.len() + self.average.len())
+    }
+
+    /// Makes the transpose a layer too.
+    pub(crate) fn share(&mut self) {
+        self.is_shared = true;
+        self.unbiased = self.has_bias.then(|| self.values.clone());
+    }
+
+    /// Output channels.
+    pub(crate) fn outputs(&self) -> usize {
+        self.values.channels
+    }
+
+    /// Writes the transposes from the values.
+    pub(crate) fn transpose(&mut self) {
+        if let Some(unbiased) = &mut self.unbiased {
+            unbiased.matrix.copy_from_slice(&self.values.matrix);
+            unbiased.stencil.copy_from_slice(&self.values.stencil);
+        }
+        match self.kind {
+            Kind::Lean(stencil) => transpose_lean(&self.values, &mut self.transposed, stencil.taps().len()),
+            Kind::Dense { side, stride } => {
+                for phase in &mut self.phases {
+                    transpose_phase(&self.values, phase, (self.inputs, side, stride));
+                }
+            }
+        }
+    }
+
+    /// Adds the first `chunks` partial gradients up, in their order.
+    pub(crate) fn merge(&self, chunks: usize, kernels: &Kernels) {
+        let mut gradient = self.gradient.write(0..1);
+        gradient.copy_from_slice(&self.partial.read(0..1));
+        for chunk in 1..chunks {
+            kernels.elementwise.accumulate(&self.partial.read(chunk..chunk + 1), &mut gradient);
+        }
+    }
+
+    /// One step of the optimiser on all values; biases have no weight decay.
+    pub(crate) fn update(&mut self, kernels: &Kernels, step: &MomentumStep, average_decay: Option<f32>) {
+        let gradient = self.gradient.read(0..1);
+        let (matrix, stencil) = (self.values.matrix.len(), self.values.stencil.len());
+        let without_decay = MomentumStep { weight_decay: 0.0, ..*step };
+        let parts = [
+            (&mut self.values.matrix, 0, step),
+            (&mut self.values.stencil, matrix, step),
+            (&mut self.values.bias, matrix + stencil, &without_decay),
+        ];
+        for (index, (values, start, step)) in parts.into_iter().enumerate() {
+            let range = start..start + values.len();
+            if index < 2 || self.has_bias {
+                kernels.elementwise.momentum(&gradient[range.clone()], values, &mut self.momentum[range.clone()], step);
+            }
+            if let Some(decay) = average_decay {
+                update_average(&mut self.average[range], values, decay);
+            }
+        }
+        drop(gradient);
+        self.transpose();
+    }
+
+    /// The values as one flat run.
+    pub(crate) fn flat_values(&self) -> Vec<f32> {
+        [&self.values.matrix, &self.values.stencil, &self.values.bias].into_iter().flat_map(|part| part.iter().copied()).collect()
+    }
+
+    /// Sets the values from a flat run.
+    pub(crate) fn set_flat_values(&mut self, flat: &[f32]) {
+        let mut rest = flat;
+        for part in [&mut self.values.matrix, &mut self.values.stencil, &mut self.values.bias] {
+            let (now, later) = rest.split_at(part.len());
+            part.copy_from_slice(now);
+            rest = later;
+        }
+        self.transpose();
+    }
+
+    /// The tensors of a flat run under PyTorch's names and shapes.
+    pub(crate) fn unpack(&self, flat: &[f32]) -> Vec<(String, Vec<usize>, Vec<f32>)> {
+        let (name, outputs) = (&self.name, self.outputs());
+        let mut tensors: Vec<_> =
+            self.tensors().into_iter().map(|(part, shape)| (format!("{name}.{part}"), shape, Vec::new())).collect();
+        for (index, (_, shape, values)) in tensors.iter_mut().enumerate() {
+            let each: usize = shape[1..].iter().product();
+            *values = (0..outputs * each)
+                .map(|at| self.position(index, at / each, at % each).map_or(0.0, |position| flat[position]))
+                .collect();
+        }
+        tensors
+    }
+
+    /// Writes one of the tensors of [`TrainedConvolution::unpack`] into a flat run; false if there is none of this name and shape.
+    pub(crate) fn pack(&self, flat: &mut [f32], name: &str, shape: &[usize], values: &[f32]) -> bool {
+        let found = self.tensors().into_iter().position(|(part, own)| format!("{}.{part}", self.name) == name && own == shape);
+        let Some(index) = found else { return false };
+        let each: usize = shape[1..].iter().product();
+        for (at, value) in values.iter().enumerate() {
+            if let Some(position) = self.position(index, at / each, at % each) {
+                flat[position] = *value;
+            }
+        }
+        true
+    }
+
+    /// Names and shapes of the tensors, relative to the layer.
+    pub(crate) fn tensors(&self) -> Vec<(&'static str, Vec<usize>)> {
+        let (inputs, outputs) = (self.inputs, self.outputs());
+        let (mut tensors, bias) = match self.kind {
+            Kind::Lean(stencil) => {
+                let side = stencil.side();
+                (
+                    vec![("spatial.weight", vec![outputs, 1, side, side]), ("pointwise.weight", vec![outputs, inputs, 1, 1])],
+                    "pointwise.bias",
+                )
+            }
+            Kind::Dense { .. } if self.name == "head" => (vec![("weight", vec![outputs, inputs])], "bias"),
+            Kind::Dense { side, .. } => (vec![("weight", vec![outputs, inputs, side, side])], "bias"),
+        };
+        if self.has_bias {
+            tensors.push((bias, vec![outputs]));
+        }
+        tensors
+    }
+
+    /// Where element `at` of output channel `output` of a tensor lies in a flat run; `None` for a tap outside of the stencil.
+    fn position(&self, tensor: usize, output: usize, at: usize) -> Option<usize> {
+        let (panel, lane) = (output / PANEL, output % PANEL);
+        let (matrix, stencil_length) = (self.values.matrix.len(), self.values.stencil.len());
+        let matrix_row = |row: usize| (panel * self.values.rows * self.values.row_length + row) * PANEL + lane;
+        match (self.kind, tensor) {
+            (Kind::Lean(stencil), 0) => {
+                let (side, radius) = (stencil.side(), (stencil.side() / 2) as i8);
+                let tap = ((at / side) as i8 - radius, (at % side) as i8 - radius);
+                let taps = stencil.taps();
+                let index = taps.iter().position(|other| *other == tap)?;
+                Some(matrix + (panel * taps.len() + index) * PANEL + lane)
+            }
+            (Kind::Lean(_), 1) => Some(matrix_row(at)),
+            (Kind::Dense { side, .. }, 0) => {
+                let (input, row, column) = (at / (side * side), at / side % side, at % side);
+                Some(matrix_row((row * side + column) * self.inputs + input))
+            }
+            _ => Some(matrix + stencil_length + output),
+        }
+    }
+}
+
+/// Elements of a flat run.
+pub(crate) fn flat_length(weights: &PackedWeights) -> usize {
+    weights.matrix.len() + weights.stencil.len() + weights.bias.len()
+}
+
+/// Exchanges inputs and outputs of the matrix and turns the stencil: tap t takes the weight of its opposite, the last but t.
+fn transpose_lean(values: &PackedWeights, transposed: &mut PackedWeights, taps: usize) {
+    let channels = values.channels;
+    let block = channels * PANEL;
+    for output in 0..channels {
+        let (panel, lane) = (output / PANEL, output % PANEL);
+        for input in 0..channels {
+            transposed.matrix[input / PANEL * block + output * PANEL + input % PANEL] =
+                values.matrix[panel * block + input * PANEL + lane];
+        }
+    }
+    for (panel, to) in transposed.stencil.chunks_exact_mut(taps * PANEL).enumerate() {
+        for (tap, to) in to.chunks_exact_mut(PANEL).enumerate() {
+            to.copy_from_slice(&values.stencil[(panel * taps + taps - 1 - tap) * PANEL..][..PANEL]);
+        }
+    }
+}
+
+/// The weights of one phase of a dense convolution's transpose; see [`PackedWeights::dense_phase`].
+fn transpose_phase(values: &PackedWeights, phase: &mut Phase, (inputs, side, stride): (usize, usize, usize)) {
+    let outputs = values.channels;
+    let (rows, columns) = (phase_taps(side, stride, phase.row), phase_taps(side, stride, phase.column));
+    let phase_rows = rows.len() * columns.len() * outputs;
+    for (r, row) in rows.iter().enumerate() {
+        for (c, column) in columns.iter().enumerate() {
+            for output in 0..outputs {
+                let from = (output / PANEL * side * side * inputs + (row * side + column) * inputs) * PANEL + output % PANEL;
+                let to_row = (r * columns.len() + c) * outputs + output;
+                for input in 0..inputs {
+                    let to = (input / PANEL * phase_rows + to_row) * PANEL + input % PANEL;
+                    phase.weights.matrix[to] = values.matrix[from + input * PANEL];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbered(kind: Kind, inputs: usize, outputs: usize) -> TrainedConvolution {
+        let mut conv = TrainedConvolution::new("layer", kind, (inputs, outputs), true, 1, true).unwrap();
+        let mut flat = conv.flat_values();
+        let mut next = 0.0;
+        for (part, shape) in conv.tensors() {
+            let count: usize = shape.iter().product();
+            let mask = if let (Kind::Lean(stencil), "spatial.weight") = (kind, part) { stencil.mask() } else { vec![true] };
+            let values: Vec<f32> = (0..count).map(|at| if mask[at % mask.len()] { next + at as f32 } else { 0.0 }).collect();
+            assert!(conv.pack(&mut flat, &format!("layer.{part}"), &shape, &values));
+            next += 1e4;
+        }
+        conv.set_flat_values(&flat);
+        conv
+    }
+
+    #[test]
+    fn tensors_survive_packing() {
+        for (kind, inputs, outputs) in [(Kind::Lean(Stencil::Cross5), 40, 40), (Kind::Dense { side: 3, stride: 2 }, 5, 37)] {
+            let conv = numbered(kind, inputs, outputs);
+            for (name, shape, values) in conv.unpack(&conv.flat_values()) {
+                let mut flat = conv.flat_values();
+                assert!(conv.pack(&mut flat, &name, &shape, &values));
+                assert_eq!(flat, conv.flat_values(), "{name}");
+                assert!(values.iter().any(|value| *value != 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn transposes_are_those_of_the_packer() {
+        let conv = numbered(Kind::Lean(Stencil::Box9), 33, 33);
+        let tensors = conv.unpack(&conv.flat_values());
+        let expected = PackedWeights::lean_transposed(Stencil::Box9, 33, &tensors[0].2, &tensors[1].2).unwrap();
+        assert_eq!(conv.transposed.matrix[..], expected.matrix[..]);
+        assert_eq!(conv.transposed.stencil[..], expected.stencil[..]);
+        let conv = numbered(Kind::Dense { side: 3, stride: 2 }, 5, 37);
+        let weight = &conv.unpack(&conv.flat_values())[0].2;
+        for phase in &conv.phases {
+            let expected = PackedWeights::dense_phase((5, 37, 3, 2), (phase.row, phase.column), weight).unwrap();
+            assert_eq!(phase.weights.matrix[..], expected.matrix[..]);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Inference and training against the oracle, on a table of small networks with every supported choice; and the promise of equal
+//! bits.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod gradients;
+mod networks;
+mod oracle;
+mod session;
+mod updates;
