@@ -108,6 +108,9 @@ fn convolutions_refuse_what_does_not_fit() {
             refused(kernel, &sizes, "a short residual", |sizes| sizes.residual.0 -= 1);
             refused(kernel, &sizes, "an origin too late", |sizes| sizes.x.1.origin = 1);
             refused(kernel, &sizes, "an output's origin too late", |sizes| sizes.y.1.origin = 1);
+            refused(kernel, &sizes, "an input without its first row", |sizes| sizes.x.1.first = 1);
+            refused(kernel, &sizes, "an output without its first row", |sizes| sizes.y.1.first = 1);
+            refused(kernel, &sizes, "a residual without its first row", |sizes| sizes.residual.1.first = 1);
             refused(kernel, &sizes, "a row beyond the image", |sizes| sizes.rows.end += 1);
             refused(kernel, &sizes, "a panel too many", |sizes| sizes.panels = 2);
             refused(kernel, &sizes, "a k too many", |sizes| sizes.k.end += 1);

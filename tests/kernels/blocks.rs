@@ -1,7 +1,7 @@
 //! Parts of a convolution: ranges of rows, panels and k give the bits of one whole call.
 #![forbid(unsafe_code)]
 
-use crate::common::guard::CANARY;
+use crate::common::guard::{CANARY, EDGES, GuardedBuffer};
 use crate::common::shapes::thinned;
 use crate::common::tolerance::{Case, compare_bits};
 use crate::convolution::compare;
@@ -10,6 +10,8 @@ use crate::operators::fill::Fill;
 use crate::operators::memory::Gaps;
 use crate::operators::setup::{Part, Place, Setup, run_whole};
 use crate::subject::Subject;
+use leanresnet::internals::kernel::conv::ConvCall;
+use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
 use leanresnet::internals::pack::panels;
 use std::ops::Range;
 
@@ -115,6 +117,49 @@ pub(crate) fn pixels_apart(subject: &Subject) -> Result<(), String> {
                 let output = problem.output();
                 compare_bits(Case { kernel: &subject.name, shape: &[output.h, output.w, output.c] }, &actual, &flat)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Input, output and residual as slices that begin with the first row they are needed for: the bits of whole tensors.
+pub(crate) fn slices(subject: &Subject) -> Result<(), String> {
+    let kernel = subject.convolution();
+    let (h, w, c) = (7, subject.tile.pixels / 2 + 2, subject.tile.channels + 1);
+    let added = Finish { scale: true, added: Added::Rows, relu: true };
+    let problem = match subject.stencil {
+        Some(stencil) => Convolution::lean(stencil, (h, w, c), added, Fill::Uniform, 3),
+        None => Convolution::dense((1, 1), (h, w), (6, c), added, Fill::Uniform, 3),
+    };
+    let expected = run_whole(kernel, &problem, &Place::number(0))?;
+    let halo = usize::from(subject.stencil.is_some());
+    let weights = problem.packed();
+    let residual = problem.residual.as_deref().unwrap_or_default();
+    for rows in (0..h).flat_map(|start| (start + 1..=h).map(move |end| start..end)) {
+        for edge in EDGES {
+            let inputs = problem.input.c;
+            let needed = rows.start.saturating_sub(halo)..(rows.end + halo).min(h);
+            let x = GuardedBuffer::from_slice(&problem.x[needed.start * w * inputs..needed.end * w * inputs], edge);
+            let residual = GuardedBuffer::from_slice(&residual[rows.start * w * c..rows.end * w * c], edge);
+            let mut y = GuardedBuffer::new(rows.len() * w * c, edge);
+            let output = Layout::image(h, w, c).starting_at(rows.start);
+            kernel.run(&mut ConvCall {
+                weights: &weights,
+                x: Source { data: &x, layout: Layout::image(h, w, inputs).starting_at(needed.start) },
+                y: Target { data: &mut y, layout: output },
+                residual: Residual::Rows(Source { data: &residual, layout: output }),
+                epilogue: Epilogue { relu: true, from_output: false },
+                rows: rows.clone(),
+                height: h,
+                width: w,
+                stride: 1,
+                panels: 0..panels(c),
+                k: 0..weights.row_length,
+            });
+            [&x, &residual, &y].into_iter().try_for_each(GuardedBuffer::check)?;
+            let name = format!("{}: slices of rows {rows:?}", subject.name);
+            let part = &expected[rows.start * w * c..rows.end * w * c];
+            compare_bits(Case { kernel: &name, shape: &[rows.len(), w, c] }, &y, part)?;
         }
     }
     Ok(())

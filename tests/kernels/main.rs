@@ -40,6 +40,7 @@ fn families(op: &str) -> &'static [(&'static str, Proof)] {
             ("guard", convolution::lean_guard),
             ("special", special::lean),
             ("parts", blocks::lean),
+            ("slices", blocks::slices),
             ("rings", rings::rings),
             ("segment", rings::segment),
             ("transpose", transpose::lean),
@@ -50,7 +51,9 @@ fn families(op: &str) -> &'static [(&'static str, Proof)] {
             ("guard", convolution::dense_guard),
             ("special", special::dense),
             ("parts", blocks::dense),
+            ("slices", blocks::slices),
             ("strided_views", blocks::pixels_apart),
+            ("rings", rings::dense),
             ("transpose", transpose::dense),
         ],
         "weightgradient" => &[
@@ -65,6 +68,12 @@ fn families(op: &str) -> &'static [(&'static str, Proof)] {
             ("bound", gradients::stencil_bound),
             ("special", special::stencil_gradient),
             ("parts", gradients::stencil_parts),
+        ],
+        "gradientstatistics" => &[
+            ("exact", elementwise::exact),
+            ("bound", elementwise::bound),
+            ("special", special::elementwise),
+            ("mask", special::mask),
         ],
         _ if operators::elementwise::WORDS.contains(&op) => {
             &[("exact", elementwise::exact), ("bound", elementwise::bound), ("special", special::elementwise)]

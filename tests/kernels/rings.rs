@@ -7,7 +7,7 @@ use crate::convolution::compare;
 use crate::operators::convolution::{Added, Convolution, Finish};
 use crate::operators::fill::Fill;
 use crate::operators::memory::{Gaps, Rows};
-use crate::operators::setup::{Place, run_whole};
+use crate::operators::setup::{Place, padded_band, run_whole};
 use crate::subject::Subject;
 use leanresnet::internals::kernel::conv::ConvCall;
 use leanresnet::internals::kernel::rows::{Epilogue, Residual, Source, Target};
@@ -28,7 +28,7 @@ fn bands(height: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
     (0..height).step_by(size).map(move |start| start..(start + size).min(height))
 }
 
-/// A call of a lean convolution, whole panels, no epilogue.
+/// A call at stride 1, whole panels, no epilogue.
 fn call<'a>(
     weights: &'a PackedWeights,
     x: Source<'a>,
@@ -138,4 +138,44 @@ fn in_place(
     image.check()?;
     middle.check()?;
     Ok(image.rows(h))
+}
+
+/// A dense kernel over a ring of a padded band, whose rows wrap around between the kernel's rows too.
+pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
+    let kernel = subject.convolution();
+    let geometries =
+        [((3, 1), (9, 7)), ((3, 2), (12, 5)), ((7, 1), (8, 9)), ((7, 4), (17, 9)), ((1, 1), (7, 3)), ((1, 2), (9, 4))];
+    for (index, (geometry, image)) in thinned(geometries.to_vec(), 2).into_iter().enumerate() {
+        let finish = Finish { relu: index % 2 == 0, ..Finish::NONE };
+        let problem = Convolution::dense(geometry, image, (3, subject.tile.channels + 1), finish, Fill::Uniform, index as u64);
+        let expected = run_whole(kernel, &problem, &Place::number(0))?;
+        let ((side, stride), output, inputs) = (geometry, problem.output(), problem.input.c);
+        let padding = (side as isize - 1) / 2;
+        let (height, width) = ((output.h - 1) * stride + side, (output.w - 1) * stride + side);
+        let band = padded_band(&problem.x, problem.input, (height, width), (-padding, -padding));
+        let weights = problem.packed();
+        for (size, spare) in [(1, 0), (2, 0), (2, 1), (3, 2)] {
+            let ring = |rows: usize, width: usize, channels: usize| {
+                Rows::new(Gaps::default().layout(rows, width, channels), width, channels, EDGES[index % 2])
+            };
+            let mut x = ring((size - 1) * stride + side + spare, width, inputs);
+            let mut y = ring(size, output.w, output.c);
+            let mut actual = Vec::new();
+            let mut loaded = 0;
+            for rows in bands(output.h, size) {
+                let needed = (rows.end - 1) * stride + side;
+                for row in loaded..needed {
+                    x.set_row(row, &band[row * width * inputs..][..width * inputs]);
+                }
+                loaded = needed;
+                let whole = call(&weights, x.source(), y.target(), rows.clone(), (output.h, output.w));
+                kernel.run(&mut ConvCall { epilogue: Epilogue { relu: finish.relu, from_output: false }, stride, ..whole });
+                actual.extend(rows.flat_map(|row| y.row(row)));
+            }
+            x.check()?;
+            y.check()?;
+            compare(subject, &problem, &actual, &expected).map_err(|message| format!("bands of {size}: {message}"))?;
+        }
+    }
+    Ok(())
 }

@@ -201,3 +201,19 @@ pub(crate) fn elementwise(subject: &Subject) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// The ReLU's mask comes from the very value that the forward pass rectified: one rounding, where two give zero.
+pub(crate) fn mask(subject: &Subject) -> Result<(), String> {
+    let near_one = 1.0 + 1.0 / 4096.0;
+    let channels = subject.tile.lanes + 1;
+    let mut problem = Problem::new("gradientstatistics", 2, channels, 2, Fill::Exact, 5);
+    problem.inputs[0].fill(near_one);
+    problem.inputs[2].fill(near_one);
+    problem.inputs[3].fill(-(1.0 + 2.0 / 4096.0));
+    let actual = problem.run(&subject.kernels.elementwise, EDGES[0])?;
+    let passes = actual.values.iter().all(|value| *value != 0.0);
+    match passes == subject.is_fused {
+        true => Ok(()),
+        false => Err(format!("{}: passes {passes}: the mask is not that of the normalisation", subject.name)),
+    }
+}
