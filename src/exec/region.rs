@@ -2,10 +2,13 @@
 //!
 //! Every thread walks through the same list of phases. In each it claims tasks from a counter until none is left, then waits
 //! until the claimed ones are done. The caller can finish all work alone: a thread that never arrives has claimed nothing, so
-//! nobody waits for it, and nested use inside one pool cannot deadlock. No lock, and no call of rayon, inside.
+//! nobody waits for it. A thread that is inside a task already does not help: while rayon waits for a nested region, it may
+//! hand the thread another region's offer, and there the thread could wait for the very task that it is in. So waits only go
+//! from a region to those nested in its tasks, and nested use inside one pool cannot deadlock.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
+use std::cell::Cell;
 use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -83,12 +86,25 @@ impl Region {
     }
 }
 
-/// Offers the run to `threads` threads. `rayon::join` runs what nobody took on this thread, where it finds all work done.
+thread_local! {
+    /// Tasks, of any region, that this thread is inside of.
+    static TASKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Works on a run, and offers it to `threads - 1` other threads.
 fn fork(run: &Run<'_>, threads: usize) {
+    rayon::join(|| run.work(), || offer(run, threads - 1));
+}
+
+/// Offers a run to `threads` threads. `rayon::join` runs what nobody took on the caller's thread, where it finds all work done.
+fn offer(run: &Run<'_>, threads: usize) {
+    if TASKS.get() > 0 {
+        return;
+    }
     if threads == 1 {
         run.work();
     } else {
-        rayon::join(|| run.work(), || fork(run, threads - 1));
+        rayon::join(|| run.work(), || offer(run, threads - 1));
     }
 }
 
@@ -103,7 +119,10 @@ impl Run<'_> {
                 if task >= tasks || self.poisoned.load(Ordering::Relaxed) {
                     break;
                 }
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.program.run(phase, task, worker))) {
+                TASKS.set(TASKS.get() + 1);
+                let result = catch_unwind(AssertUnwindSafe(|| self.program.run(phase, task, worker)));
+                TASKS.set(TASKS.get() - 1);
+                if let Err(panic) = result {
                     self.poison(panic.as_ref());
                     return;
                 }
@@ -210,8 +229,12 @@ mod tests {
 
     #[test]
     fn nested_regions_end() {
-        let pool = Pool::new(2).unwrap();
-        Region::default().run(&pool, &Nested(2, pool.clone())).unwrap();
+        for threads in [2, 3, 5] {
+            let pool = Pool::new(threads).unwrap();
+            for _ in 0..20 {
+                Region::default().run(&pool, &Nested(2, pool.clone())).unwrap();
+            }
+        }
     }
 
     struct Panics;
