@@ -115,8 +115,8 @@ impl Kernels {
 }
 
 fn position(stencil: Stencil) -> Result<usize> {
-    let names = STENCILS.map(Stencil::name).join(", ");
-    let missing = || Error::invalid("stencil", format!("one that has kernels: {names}"), stencil.name());
+    let names = || STENCILS.map(Stencil::name).join(", ");
+    let missing = || Error::invalid("stencil", format!("one that has kernels: {}", names()), stencil.name());
     STENCILS.iter().position(|other| *other == stencil).ok_or_else(missing)
 }
 

@@ -5,6 +5,7 @@ mod common;
 mod operators;
 
 use common::guard::Edge;
+use common::hash::Hash;
 use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::ConvKernel;
 use leanresnet::internals::reference::{dense_data_gradient, dense_weight_gradients, lean_data_gradient, lean_weight_gradients};
@@ -27,31 +28,12 @@ enum Engine {
     Oracle,
 }
 
-/// The 64-bit FNV-1a hash (Fowler, Noll, Vo) of bit patterns, with one pattern for all NaN.
-struct Hash(u64);
-
-impl Hash {
-    fn of(values: &[f32]) -> u64 {
-        let mut hash = Hash(0xcbf2_9ce4_8422_2325);
-        for value in values {
-            hash.add(if value.is_nan() { f32::NAN.to_bits() } else { value.to_bits() }.into(), 4);
-        }
-        hash.0
-    }
-
-    fn of_outputs(outputs: &Outputs<f32>) -> u64 {
-        let mut hash = Hash(Hash::of(&outputs.values));
-        for sum in &outputs.sums {
-            hash.add(if sum.is_nan() { f64::NAN.to_bits() } else { sum.to_bits() }, 8);
-        }
-        hash.0
-    }
-
-    fn add(&mut self, bits: u64, bytes: usize) {
-        for byte in &bits.to_le_bytes()[..bytes] {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
+/// The hash of everything that an elementwise operator writes.
+fn hash_of_outputs(outputs: &Outputs<f32>) -> u64 {
+    let mut hash = Hash::new();
+    hash.add_values(&outputs.values);
+    hash.add_doubles(&outputs.sums);
+    hash.value()
 }
 
 /// What one engine computes for every problem, by name.
@@ -70,7 +52,7 @@ fn hashes(engine: Engine) -> Result<BTreeMap<String, u64>, String> {
                 Engine::Kernels(kernels) => problem.run(&kernels.elementwise, Edge::End)?,
                 Engine::Oracle => naive::<f32>(&problem, Reading::Values),
             };
-            all.insert(format!("{word} {pixels}x{channels}"), Hash::of_outputs(&outputs));
+            all.insert(format!("{word} {pixels}x{channels}"), hash_of_outputs(&outputs));
         }
     }
     Ok(all)
@@ -192,10 +174,10 @@ fn every_tier_with_fused_multiply_add_has_the_stored_bits() {
 #[test]
 fn the_hash_is_that_of_fowler_noll_and_vo() {
     // Their test vector "foobar", taken apart into four and two bytes.
-    let mut hash = Hash(0xcbf2_9ce4_8422_2325);
+    let mut hash = Hash::new();
     hash.add(u64::from(u32::from_le_bytes(*b"foob")), 4);
     hash.add(u64::from(u16::from_le_bytes(*b"ar")), 2);
-    assert_eq!(hash.0, 0x8594_4171_f739_67e8);
+    assert_eq!(hash.value(), 0x8594_4171_f739_67e8);
     assert_eq!(Hash::of(&[f32::NAN]), Hash::of(&[-f32::NAN]));
     assert_ne!(Hash::of(&[0.0]), Hash::of(&[-0.0]));
 }

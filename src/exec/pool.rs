@@ -51,7 +51,7 @@ impl Pool {
         match &self.0 {
             Kind::Inline => 1,
             Kind::Shared if rayon::current_thread_index().is_some() => rayon::current_num_threads(),
-            Kind::Shared => shared().as_ref().map_or(1, rayon::ThreadPool::current_num_threads),
+            Kind::Shared => shared().map_or(1, rayon::ThreadPool::current_num_threads),
             Kind::Own(pool) => pool.current_num_threads(),
         }
     }
@@ -88,12 +88,13 @@ pub fn default_threads() -> Result<(usize, &'static str)> {
 }
 
 /// The process's pool; `None` for one thread, or where no thread can be started.
-fn shared() -> &'static Option<rayon::ThreadPool> {
+fn shared() -> Option<&'static rayon::ThreadPool> {
     static SHARED: OnceLock<Option<rayon::ThreadPool>> = OnceLock::new();
-    SHARED.get_or_init(|| {
+    let made = SHARED.get_or_init(|| {
         let (threads, _) = default_threads().unwrap_or((1, "fallback"));
         if threads == 1 { None } else { build(threads).ok() }
-    })
+    });
+    made.as_ref()
 }
 
 fn build(threads: usize) -> Result<rayon::ThreadPool> {

@@ -94,17 +94,17 @@ impl InPlaceBlock {
     }
 
     /// Runs the block on one image `y` in place. `ring`: [`InPlaceBlock::ring_elements`] of scratch memory.
-    pub(crate) fn run(&self, weights: [&PackedWeights; 2], y: &mut [f32], ring: &mut [f32]) {
+    pub(crate) fn run(&self, weights: &[PackedWeights; 2], y: &mut [f32], ring: &mut [f32]) {
         let height = self.first.output.height;
         let ring_layout = Layout { ring: self.ring_rows(), ..self.first.output_layout() };
         let (mut computed, mut finished) = (0, 0);
         while finished < height {
             let next = (computed + self.band()).min(height);
-            self.first.run(weights[0], (y, self.first.input_layout()), (ring, ring_layout), Residual::None, computed..next);
+            self.first.run(&weights[0], (y, self.first.input_layout()), (ring, ring_layout), Residual::None, computed..next);
             computed = next;
             let ready = if computed == height { height } else { computed - 1 };
             let output = (&mut *y, self.second.output_layout());
-            self.second.run(weights[1], (ring, ring_layout), output, Residual::Output, finished..ready);
+            self.second.run(&weights[1], (ring, ring_layout), output, Residual::Output, finished..ready);
             finished = ready;
         }
     }

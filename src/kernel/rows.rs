@@ -30,6 +30,7 @@ impl Layout {
     }
 
     /// Rows `first`.. of an image, in a slice that begins with row `first`.
+    #[must_use]
     pub fn starting_at(self, first: usize) -> Self {
         Layout { first, ..self }
     }

@@ -32,7 +32,7 @@ pub(crate) enum Op {
     /// to (+)= convolution of from.
     Convolve { from: TensorId, to: TensorId, conv: Convolution, weights: PackedWeights, add_to_output: bool },
     /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart.
-    Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: [PackedWeights; 2] },
+    Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: Box<[PackedWeights; 2]> },
     /// 2x2 average pool.
     Pool { from: TensorId, to: TensorId },
     /// Global average pool and linear layer.
@@ -174,7 +174,7 @@ impl Lowering<'_> {
             Ok(Convolution { kernel, input: extent, output: extent, stride: 1, relu })
         };
         let pair = InPlaceBlock { first: convolution(&first, true)?, second: convolution(&second, block.relu_after_sum)? };
-        self.push(name, Op::Block { y: x, middle, block: pair, weights: [first, second] });
+        self.push(name, Op::Block { y: x, middle, block: pair, weights: Box::new([first, second]) });
         Ok(())
     }
 

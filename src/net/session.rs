@@ -355,7 +355,7 @@ impl<'a> Run<'a> {
                     if let Op::Block { y, block, weights, .. } = &step.op {
                         let mut y = self.memory.activations[*y].write(image);
                         let mut ring = self.memory.rings.write(worker..worker + 1);
-                        block.run([&weights[0], &weights[1]], &mut y, &mut ring);
+                        block.run(weights, &mut y, &mut ring);
                     } else {
                         self.step(&step.op, 0, image, worker, 0..self.output(&step.op).0, worker);
                     }

@@ -34,6 +34,9 @@ impl StateKind {
 /// What [`Executor::visit_state`] calls with kind, name, shape and values of a tensor.
 pub type StateVisitor<'a> = dyn FnMut(StateKind, &str, &[usize], &[f32]) + 'a;
 
+/// What [`super::NetworkExecutor::visit_gradients`] calls with name, shape and values of a gradient.
+pub type GradientVisitor<'a> = dyn FnMut(&str, &[usize], &[f32]) + 'a;
+
 /// The numbers of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]

@@ -28,7 +28,7 @@ mod trainer;
 pub use config::{Dtype, Recompute, TrainConfig};
 pub use engine::NetworkExecutor;
 pub use evaluation::Evaluation;
-pub use executor::{Executor, StateKind, StateVisitor, Update};
+pub use executor::{Executor, GradientVisitor, StateKind, StateVisitor, Update};
 pub use fit::FitReport;
 pub use folder::RunFolder;
 pub use loss::{StepLoss, cross_entropy, rank, softmax_cross_entropy};

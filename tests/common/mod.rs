@@ -5,5 +5,6 @@
 
 pub(crate) mod data;
 pub(crate) mod guard;
+pub(crate) mod hash;
 pub(crate) mod shapes;
 pub(crate) mod tolerance;

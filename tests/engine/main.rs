@@ -4,8 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bits;
+mod divergence;
 mod gradients;
 mod networks;
 mod oracle;
+mod resume;
 mod session;
 mod updates;

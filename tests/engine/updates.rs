@@ -204,8 +204,10 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let error = refused(&mut executor, &images, 7, 3);
     assert_eq!(error.to_string(), "label; expected a class below 7, got 7");
     let error = refused(&mut executor, &images, 0, 2);
-    assert_eq!(error.to_string(), "shape of images; expected at least one image, 2 of 189 values, got 567 values");
-    assert!(matches!(refused(&mut executor, &[], 0, 0), Error::Shape { .. }));
+    assert_eq!(error.to_string(), "shape of images; expected 378 values (2 x 9 x 7 x 3), got 567 values");
+    let error = refused(&mut executor, &[], 0, 0);
+    assert_eq!(error.to_string(), "shape of images; expected at least one image, got 0 values");
+    assert!(matches!(error, Error::Shape { .. }));
     let error = executor.forward(&images, 3, &mut [0.0; 20]).unwrap_err();
     assert_eq!(error.to_string(), "shape of logits; expected 21, got 20");
     assert_eq!(model_state(&executor), before);
@@ -223,4 +225,25 @@ fn what_does_not_fit_is_refused_and_changes_nothing() {
     let error = executor.restore_state(StateKind::Model, "head.bias", &[7], &[1.0; 6]).unwrap_err();
     assert!(matches!(error, Error::Model { .. }));
     assert_eq!(model_state(&executor), before);
+}
+
+#[test]
+fn kernels_of_training_are_listed() {
+    let case = some_cases().swap_remove(0);
+    for isa in Isa::available() {
+        let kernels = executor(&case, &case.model(), Pool::inline(), isa).kernels();
+        let layers: Vec<&str> = kernels.iter().map(|(layer, _)| layer.as_str()).collect();
+        assert_eq!(layers[..3], ["stem.conv", "stages.0.0.conv1", "stages.0.0.conv2"]);
+        assert_eq!(layers[layers.len() - 1], "head");
+        for (layer, names) in &kernels {
+            let operators: &[&str] = if layer.starts_with("stages") {
+                &["fused", "weightgradient", "stencilgradient"]
+            } else {
+                &["dense", "weightgradient"]
+            };
+            let starts: Vec<String> = operators.iter().map(|operator| format!("lean_{operator}_f32_{isa}_")).collect();
+            assert_eq!(names.len(), starts.len(), "{layer}: {names:?}");
+            assert!(names.iter().zip(&starts).all(|(name, start)| name.starts_with(start)), "{layer}: {names:?}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ impl Step<'_> {
     pub(super) fn backward(&self, op: &Op, image: usize, chunk: Chunk, worker: usize) {
         match *op {
             Op::Convolve { conv, transposed, input, output } => {
-                self.convolve_backward(conv, transposed, input, output, image, chunk, worker)
+                self.convolve_backward(conv, transposed, input, output, image, chunk, worker);
             }
             Op::Activate { raw, norm, to, pool } => self.activate_backward(raw, norm, to, pool, image, worker),
             Op::AddNorm { raw, norm, to, scale, relu, .. } => {

@@ -9,7 +9,7 @@ use super::graph::Graph;
 use super::memory::Memory;
 use super::norm::{TrainedNorm, Values};
 use super::step::{CHUNKS, Phase, Step, phases};
-use super::weights::TrainedConvolution;
+use super::weights::{Kind, TrainedConvolution};
 use super::{finite, state};
 use crate::data::SoftLabel;
 use crate::dispatch::Kernels;
@@ -20,7 +20,7 @@ use crate::isa::Isa;
 use crate::kernel::elementwise::MomentumStep;
 use crate::net::{Images, Model, Network, Session, parameters};
 use crate::train::loss::{StepLoss, check_label};
-use crate::train::{Executor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
+use crate::train::{Executor, GradientVisitor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
 
 /// Trains a network on the threads of a pool. Same bits for any number of threads and any instruction set with fused
 /// multiply-add.
@@ -77,7 +77,7 @@ impl NetworkExecutor {
             pool,
             kernels,
             optimizer,
-            label_smoothing: f64::from(config.label_smoothing),
+            label_smoothing: config.label_smoothing,
             keeps_average: config.ema > 0.0,
             session: None,
         };
@@ -106,8 +106,22 @@ impl NetworkExecutor {
     /// of [`Executor::forward_backward`], before clipping and weight decay; zeros before the first one.
     ///
     /// Names and shapes are those of model files; the values of stencils are 0 outside of the stencil.
-    pub fn visit_gradients(&self, visit: &mut dyn FnMut(&str, &[usize], &[f32])) {
+    pub fn visit_gradients(&self, visit: &mut GradientVisitor<'_>) {
         state::visit_gradients(&self.graph, visit);
+    }
+
+    /// The kernels behind every convolution: layer, and those of its output, of the gradient of its matrix and, for a lean one, of the
+    /// gradient of its stencil.
+    pub fn kernels(&self) -> Vec<(String, Vec<&'static str>)> {
+        let kernels = |conv: &TrainedConvolution| match conv.kind {
+            Kind::Lean(stencil) => [self.kernels.fused(stencil).map(|kernel| kernel.name), Ok(self.kernels.weight_gradient.name)]
+                .into_iter()
+                .chain([self.kernels.stencil_gradient(stencil).map(|kernel| kernel.name)])
+                .flatten()
+                .collect(),
+            Kind::Dense { .. } => vec![self.kernels.dense.name, self.kernels.weight_gradient.name],
+        };
+        self.graph.convolutions.iter().map(|conv| (conv.name.clone(), kernels(conv))).collect()
     }
 
     /// Bytes that training on batches of `batch` images with `threads` threads takes: activations, gradients, scratch, weights with
@@ -135,11 +149,15 @@ impl NetworkExecutor {
 
     fn check_images(&self, images: &[f32], count: usize) -> Result<()> {
         let [channels, height, width] = self.network.input();
-        let each = channels * height * width;
-        if images.len() == count * each && count > 0 {
+        let values = count * channels * height * width;
+        if images.len() == values && count > 0 {
             return Ok(());
         }
-        Err(Error::shape("images", format!("at least one image, {count} of {each} values"), format!("{} values", images.len())))
+        let expected = match count {
+            0 => "at least one image".to_string(),
+            _ => format!("{values} values ({count} x {height} x {width} x {channels})"),
+        };
+        Err(Error::shape("images", expected, format!("{} values", images.len())))
     }
 
     /// The state that evaluation uses: the average where one is kept.
@@ -198,11 +216,15 @@ impl Executor for NetworkExecutor {
         let (convolutions, norms) = (&mut self.graph.convolutions, &mut self.graph.norms);
         // Tensors are independent, so the order does not matter.
         if self.pool.threads() == 1 {
-            convolutions.iter_mut().for_each(|conv| conv.update(kernels, &step, decay));
+            for conv in convolutions {
+                conv.update(kernels, &step, decay);
+            }
         } else {
             self.pool.enter(|| convolutions.par_iter_mut().for_each(|conv| conv.update(kernels, &step, decay)));
         }
-        norms.iter_mut().for_each(|norm| norm.update(kernels, &step, decay));
+        for norm in norms {
+            norm.update(kernels, &step, decay);
+        }
         self.session = None;
         Ok(())
     }

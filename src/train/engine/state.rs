@@ -4,7 +4,7 @@
 use super::graph::Graph;
 use super::norm::{TrainedNorm, Values};
 use super::weights::TrainedConvolution;
-use crate::train::{StateKind, StateVisitor};
+use crate::train::{GradientVisitor, StateKind, StateVisitor};
 
 /// Calls `visit` with every tensor of the state, the average's only where one is kept.
 pub(super) fn visit(graph: &Graph, keeps_average: bool, visit: &mut StateVisitor<'_>) {
@@ -18,7 +18,7 @@ pub(super) fn visit(graph: &Graph, keeps_average: bool, visit: &mut StateVisitor
 }
 
 /// Calls `visit` with name, shape and values of every gradient.
-pub(super) fn visit_gradients(graph: &Graph, visit: &mut dyn FnMut(&str, &[usize], &[f32])) {
+pub(super) fn visit_gradients(graph: &Graph, visit: &mut GradientVisitor<'_>) {
     for conv in &graph.convolutions {
         for (name, shape, values) in conv.unpack(&conv.gradient.read(0..1)) {
             visit(&name, &shape, &values);
@@ -46,9 +46,9 @@ pub(super) fn restore(graph: &mut Graph, kind: StateKind, name: &str, shape: &[u
 
 /// The layer of the graph and the rest of a tensor's name.
 fn split_name<'a>(graph: &Graph, name: &'a str) -> Option<(&'a str, &'a str)> {
-    let layers = graph.convolutions.iter().map(|conv| &conv.name).chain(graph.norms.iter().map(|norm| &norm.name));
+    let mut layers = graph.convolutions.iter().map(|conv| &conv.name).chain(graph.norms.iter().map(|norm| &norm.name));
     let rest = |layer: &String| name.strip_prefix(layer.as_str()).and_then(|rest| rest.strip_prefix('.'));
-    layers.filter_map(|layer| rest(layer).map(|part| (&name[..layer.len()], part))).next()
+    layers.find_map(|layer| rest(layer).map(|part| (&name[..layer.len()], part)))
 }
 
 fn visit_convolution(conv: &TrainedConvolution, kind: StateKind, visit: &mut StateVisitor<'_>) {

@@ -22,6 +22,8 @@ pub(crate) enum Kind {
 pub(crate) struct Phase {
     pub(crate) row: usize,
     pub(crate) column: usize,
+    /// The kernel's rows and columns that reach the phase.
+    taps: (Vec<usize>, Vec<usize>),
     /// First row and column of the output's gradient that input (row, column) reads; may be negative.
     pub(crate) first: (isize, isize),
     pub(crate) weights: PackedWeights,
@@ -77,7 +79,8 @@ impl TrainedConvolution {
             for (row, column) in (0..stride * stride).map(|phase| (phase / stride, phase % stride)) {
                 let weights = PackedWeights::dense_phase((inputs, outputs, side, stride), (row, column), &zeros)?;
                 let first = (phase_first(side, stride, row), phase_first(side, stride, column));
-                phases.push(Phase { row, column, first, weights });
+                let taps = (phase_taps(side, stride, row), phase_taps(side, stride, column));
+                phases.push(Phase { row, column, taps, first, weights });
             }
         }
         let length = flat_length(&values);
@@ -131,9 +134,9 @@ impl TrainedConvolution {
         }
         match self.kind {
             Kind::Lean(stencil) => transpose_lean(&self.values, &mut self.transposed, stencil.taps().len()),
-            Kind::Dense { side, stride } => {
+            Kind::Dense { side, .. } => {
                 for phase in &mut self.phases {
-                    transpose_phase(&self.values, phase, (self.inputs, side, stride));
+                    transpose_phase(&self.values, phase, (self.inputs, side));
                 }
             }
         }
@@ -281,9 +284,9 @@ fn transpose_lean(values: &PackedWeights, transposed: &mut PackedWeights, taps: 
 }
 
 /// The weights of one phase of a dense convolution's transpose; see [`PackedWeights::dense_phase`].
-fn transpose_phase(values: &PackedWeights, phase: &mut Phase, (inputs, side, stride): (usize, usize, usize)) {
+fn transpose_phase(values: &PackedWeights, phase: &mut Phase, (inputs, side): (usize, usize)) {
     let outputs = values.channels;
-    let (rows, columns) = (phase_taps(side, stride, phase.row), phase_taps(side, stride, phase.column));
+    let (rows, columns) = &phase.taps;
     let phase_rows = rows.len() * columns.len() * outputs;
     for (r, row) in rows.iter().enumerate() {
         for (c, column) in columns.iter().enumerate() {
