@@ -1,4 +1,5 @@
 //! What this repository's own tests, benches and fuzz targets need and users do not. No stability.
+#![forbid(unsafe_code)]
 
 /// The naive oracle.
 pub mod reference {
@@ -6,7 +7,9 @@ pub mod reference {
 }
 
 /// Packed weights.
-pub use crate::conv::pack;
+pub mod pack {
+    pub use crate::conv::pack::*;
+}
 /// The rows that were compiled.
 pub use crate::ffi::compiled;
 /// The tables of kernels.

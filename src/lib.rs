@@ -1,6 +1,6 @@
-//! Lean convolutional residual networks that are fast on ordinary CPUs, to run and to train.
+#![doc = include_str!("../README.md")]
 
-mod conv;
+pub mod conv;
 #[cfg(feature = "train")]
 pub mod data;
 mod dispatch;

@@ -7,6 +7,7 @@
 use crate::error::{Error, Result};
 use crate::stencil::Stencil;
 use aligned_vec::{AVec, ConstAlign};
+use std::fmt;
 
 /// Output channels of a panel.
 pub const PANEL: usize = 32;
@@ -36,30 +37,61 @@ fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, 
     }
 }
 
-/// The weights of one convolution, packed: matrix, stencil (lean only), bias, and the optional scale and shift of the epilogue.
-#[derive(Clone, Debug)]
+/// The weights of one convolution as the kernels of every instruction set read them: matrix, stencil (lean only), bias, and the
+/// optional scale and shift of the epilogue.
+///
+/// ```
+/// use leanresnet::Stencil;
+/// use leanresnet::conv::PackedWeights;
+///
+/// let (spatial, pointwise) = ([0.1; 8 * 3 * 3], [0.2; 8 * 8]);
+/// let weights = PackedWeights::lean(Stencil::Cross4, 8, &spatial, &pointwise, &[])?;
+/// assert_eq!((weights.channels(), weights.stencil()), (8, Some(Stencil::Cross4)));
+/// # Ok::<(), leanresnet::Error>(())
+/// ```
+#[derive(Clone)]
 pub struct PackedWeights {
     /// The stencil of a lean convolution; `None` for a dense one.
-    pub stencil_kind: Option<Stencil>,
+    pub(crate) stencil_kind: Option<Stencil>,
     /// Kernel rows of a dense convolution; 1 for the matrix of a lean one.
-    pub rows: usize,
+    pub(crate) rows: usize,
     /// Values of one kernel row: input channels x kernel columns.
-    pub row_length: usize,
+    pub(crate) row_length: usize,
     /// Output channels.
-    pub channels: usize,
+    pub(crate) channels: usize,
     /// [panel][kernel row x row length][32].
-    pub matrix: Aligned,
+    pub(crate) matrix: Aligned,
     /// [panel][tap][32].
-    pub stencil: Aligned,
+    pub(crate) stencil: Aligned,
     /// [panel][32].
-    pub bias: Aligned,
+    pub(crate) bias: Aligned,
     /// The epilogue's scale and shift, [panel][32] each.
-    pub scale: Option<(Aligned, Aligned)>,
+    pub(crate) scale: Option<(Aligned, Aligned)>,
+}
+
+impl fmt::Debug for PackedWeights {
+    /// Without the values, which are too many to read.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "PackedWeights({}, scale: {})",
+            describe(self.stencil_kind, self.rows, self.row_length, self.channels),
+            self.scale.is_some()
+        )
+    }
+}
+
+/// What tells the weights of two convolutions apart, in words.
+pub(crate) fn describe(stencil: Option<Stencil>, rows: usize, row_length: usize, channels: usize) -> String {
+    match stencil {
+        Some(stencil) => format!("lean {stencil}, {channels} channels"),
+        None => format!("dense, {rows} kernel rows of {row_length} values, {channels} output channels"),
+    }
 }
 
 impl PackedWeights {
     /// All zeros: `rows` kernel rows of `row_length` values, `channels` output channels.
-    pub fn zeros(stencil_kind: Option<Stencil>, rows: usize, row_length: usize, channels: usize) -> Self {
+    pub(crate) fn zeros(stencil_kind: Option<Stencil>, rows: usize, row_length: usize, channels: usize) -> Self {
         let padded = panels(channels) * PANEL;
         PackedWeights {
             stencil_kind,
@@ -75,14 +107,15 @@ impl PackedWeights {
 
     /// Packs a lean convolution of C channels.
     ///
-    /// `spatial`: PyTorch's depth-wise weight [C, 1, side, side]; `pointwise`: [C, C] (output, input); `bias`: [C] or empty.
+    /// `spatial`: PyTorch's depth-wise weight [C, 1, side, side], of which the stencil's taps are used; `pointwise`: [C, C] (output,
+    /// input); `bias`: [C] or empty.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a slice has another length.
+    /// [`Error::Shape`] if a slice has another length, or there is no channel.
     pub fn lean(stencil: Stencil, channels: usize, spatial: &[f32], pointwise: &[f32], bias: &[f32]) -> Result<Self> {
         let (side, radius) = (stencil.side(), stencil.side() / 2);
-        check("spatial weight", channels * side * side, spatial.len())?;
-        check("pointwise weight", channels * channels, pointwise.len())?;
+        check("spatial weight", &[channels, side, side], spatial.len())?;
+        check("pointwise weight", &[channels, channels], pointwise.len())?;
         let mut packed = Self::zeros(Some(stencil), 1, channels, channels);
         let tap = |(dy, dx): (i8, i8)| (dy as isize + radius as isize) as usize * side + (dx as isize + radius as isize) as usize;
         let taps = stencil.taps();
@@ -93,14 +126,15 @@ impl PackedWeights {
     }
 
     /// Packs the transpose of a lean convolution: the transposed matrix and the stencil turned by 180 degrees. With it, the
-    /// forward kernel computes the data gradient at stride 1.
+    /// forward kernel computes the data gradient.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a slice has another length.
+    /// [`Error::Shape`] if a slice has another length, or there is no channel.
     pub fn lean_transposed(stencil: Stencil, channels: usize, spatial: &[f32], pointwise: &[f32]) -> Result<Self> {
         let area = stencil.side() * stencil.side();
-        check("spatial weight", channels * area, spatial.len())?;
-        check("pointwise weight", channels * channels, pointwise.len())?;
+        check("spatial weight", &[channels, area], spatial.len())?;
+        check("pointwise weight", &[channels, channels], pointwise.len())?;
+        check("pointwise weight", &[channels, channels], pointwise.len())?;
         let turned: Vec<f32> = (0..channels * area).map(|at| spatial[at / area * area + area - 1 - at % area]).collect();
         let transposed: Vec<f32> =
             (0..channels * channels).map(|at| pointwise[at % channels * channels + at / channels]).collect();
@@ -110,9 +144,9 @@ impl PackedWeights {
     /// Packs a dense convolution from PyTorch's weight [outputs, inputs, side, side] and `bias` [outputs] or empty.
     ///
     /// # Errors
-    /// [`Error::Shape`] if a slice has another length.
+    /// [`Error::Shape`] if a slice has another length, or a size is 0.
     pub fn dense(inputs: usize, outputs: usize, side: usize, weight: &[f32], bias: &[f32]) -> Result<Self> {
-        check("dense weight", outputs * inputs * side * side, weight.len())?;
+        check("dense weight", &[outputs, inputs, side, side], weight.len())?;
         let mut packed = Self::zeros(None, side, side * inputs, outputs);
         let value = |row: usize, channel: usize| {
             let (kernel_row, column, input) = (row / (side * inputs), row / inputs % side, row % inputs);
@@ -129,12 +163,13 @@ impl PackedWeights {
     ///
     /// # Errors
     /// [`Error::Shape`] if the weight has another length.
+    #[doc(hidden)] // Of use only together with `phase_taps`, which is not public.
     pub fn dense_phase(
         (inputs, outputs, side, stride): (usize, usize, usize, usize),
         (phase_row, phase_column): (usize, usize),
         weight: &[f32],
     ) -> Result<Self> {
-        check("dense weight", outputs * inputs * side * side, weight.len())?;
+        check("dense weight", &[outputs, inputs, side, side], weight.len())?;
         let (rows, columns) = (phase_taps(side, stride, phase_row), phase_taps(side, stride, phase_column));
         let mut packed = Self::zeros(None, rows.len(), columns.len() * outputs, inputs);
         let value = |row: usize, input: usize| {
@@ -155,7 +190,7 @@ impl PackedWeights {
             self.bias.fill(0.0);
             return Ok(());
         }
-        check("bias", self.channels, bias.len())?;
+        check("bias", &[self.channels], bias.len())?;
         self.bias[..self.channels].copy_from_slice(bias);
         Ok(())
     }
@@ -165,8 +200,8 @@ impl PackedWeights {
     /// # Errors
     /// [`Error::Shape`] if a slice has another length.
     pub fn with_scale(mut self, scale: &[f32], shift: &[f32]) -> Result<Self> {
-        check("scale", self.channels, scale.len())?;
-        check("shift", self.channels, shift.len())?;
+        check("scale", &[self.channels], scale.len())?;
+        check("shift", &[self.channels], shift.len())?;
         let padded = |values: &[f32]| {
             let mut all = zeros(panels(self.channels) * PANEL);
             all[..values.len()].copy_from_slice(values);
@@ -174,6 +209,16 @@ impl PackedWeights {
         };
         self.scale = Some((padded(scale), padded(shift)));
         Ok(self)
+    }
+
+    /// Rows of the kernel; 1 for lean convolutions, whose matrix is a 1x1 kernel.
+    pub fn kernel_rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Values that one kernel row reads at a pixel: input channels x kernel columns.
+    pub fn row_length(&self) -> usize {
+        self.row_length
     }
 
     /// The stencil of a lean convolution; `None` for a dense one.
@@ -210,8 +255,18 @@ pub fn phase_first(side: usize, stride: usize, phase: usize) -> isize {
     taps.first().map_or(0, |&tap| ((phase + padding) as isize - tap as isize) / stride as isize)
 }
 
-fn check(what: &str, expected: usize, got: usize) -> Result<()> {
-    if expected == got { Ok(()) } else { Err(Error::shape(what, format!("{expected} values"), format!("{got} values"))) }
+/// Checks the length of a slice of `extents`, none of which may be 0.
+fn check(what: &str, extents: &[usize], got: usize) -> Result<()> {
+    let expected = extents.iter().try_fold(1_usize, |product, &extent| product.checked_mul(extent));
+    if expected == Some(got) && got > 0 {
+        return Ok(());
+    }
+    let expected = match expected {
+        Some(0) => "at least one value".to_string(),
+        Some(expected) => format!("{expected} values"),
+        None => "a size that fits memory".to_string(),
+    };
+    Err(Error::shape(what, expected, format!("{got} values")))
 }
 
 #[cfg(test)]

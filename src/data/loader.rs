@@ -4,10 +4,11 @@
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::net::Preprocess;
 use crate::random::{Purpose, Random};
 
 use super::augment::{Transform, symmetric_beta};
-use super::{Augmentation, Dataset, Preprocess};
+use super::{Augmentation, Dataset};
 
 /// The order in which epoch `epoch` visits `count` samples (fewer than 2^32).
 pub fn epoch_order(seed: u64, epoch: u64, count: usize) -> Vec<u32> {
@@ -40,7 +41,7 @@ impl SoftLabel {
 pub struct BatchLoader<'a> {
     dataset: &'a dyn Dataset,
     /// Normalised value of each channel and byte.
-    table: Vec<f32>,
+    table: Vec<[f32; 256]>,
     augmentation: Augmentation,
     seed: u64,
     /// The bytes of the images of a batch; kept, so that loading allocates only when a batch is larger than all before.
@@ -51,10 +52,10 @@ impl<'a> BatchLoader<'a> {
     /// A loader of `dataset`; [`Augmentation::default`] leaves the images as they are.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Invalid`] if `preprocess` or `augmentation` does not fit the images.
+    /// [`Error::Invalid`] if `preprocess` or `augmentation` does not fit the images.
     pub fn new(dataset: &'a dyn Dataset, preprocess: &Preprocess, augmentation: Augmentation, seed: u64) -> Result<Self> {
-        let [channels, height, width] = dataset.shape();
-        preprocess.check(channels)?;
+        let [_, height, width] = dataset.shape();
+        preprocess.validate(dataset.shape())?;
         augmentation.check(height, width)?;
         if u32::try_from(dataset.len()).is_err() {
             return Err(Error::invalid("images of a data set", "fewer than 2^32", dataset.len()));
@@ -127,7 +128,7 @@ impl<'a> BatchLoader<'a> {
             for (column, pixel) in line.chunks_exact_mut(channels).enumerate() {
                 let Some(source) = transform.source(row, column) else { continue };
                 for (channel, value) in pixel.iter_mut().enumerate() {
-                    *value += weight * self.table[channel * 256 + usize::from(bytes[source * channels + channel])];
+                    *value += weight * self.table[channel][usize::from(bytes[source * channels + channel])];
                 }
             }
         }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     fn preprocess() -> Preprocess {
-        Preprocess { mean: vec![0.5, 0.25], std: vec![0.25, 0.5] }
+        Preprocess::new(&[0.5, 0.25], &[0.25, 0.5])
     }
 
     fn load(augmentation: Augmentation, seed: u64, epoch: u64, samples: &[u32]) -> (Vec<f32>, Vec<SoftLabel>) {
@@ -254,8 +255,8 @@ mod tests {
         assert!(matches!(loader.load(0, &[0, 1], &mut values, &mut labels), Err(Error::Shape { .. })));
         assert!(matches!(loader.load(0, &[0], &mut values[1..], &mut labels), Err(Error::Shape { .. })));
         loader.load(0, &[], &mut [], &mut []).unwrap();
-        let wrong = Preprocess { mean: vec![0.5], std: vec![0.5] };
-        assert!(matches!(BatchLoader::new(&dataset, &wrong, Augmentation::default(), 1), Err(Error::Shape { .. })));
+        let wrong = Preprocess::new(&[0.5], &[0.5]);
+        assert!(matches!(BatchLoader::new(&dataset, &wrong, Augmentation::default(), 1), Err(Error::Invalid { .. })));
         let wrong = Augmentation::default().with_crop(6);
         assert!(matches!(BatchLoader::new(&dataset, &preprocess(), wrong, 1), Err(Error::Invalid { .. })));
     }

@@ -3,8 +3,9 @@
 //! - [`open()`] gives the data set that a [`DataConfig`] names.
 //! - [`cifar`] and [`idx`] read the binary files of CIFAR-10/100 and of the MNIST family, [`Synthetic`] needs no files.
 //! - [`InMemory`] holds images of the caller's own, [`Subset`] some images of another set, [`split_validation`] makes two of them.
-//! - [`Preprocess`] and [`Augmentation`] say how bytes become numbers; a [`BatchLoader`] does it, on all cores, and in a way
-//!   that depends on the seed only.
+//! - A [`Preprocess`](crate::net::Preprocess), [customary](customary_preprocess) or [measured](measure_preprocess), and an
+//!   [`Augmentation`] say how bytes become numbers; a [`BatchLoader`] does it, on all cores, and in a way that depends on the
+//!   seed only.
 //!
 //! Every reader treats its files as hostile: it answers with a typed error and never needs more memory than a stated bound.
 #![forbid(unsafe_code)]
@@ -29,7 +30,7 @@ pub use augment::Augmentation;
 pub use loader::{BatchLoader, SoftLabel, epoch_order};
 pub use memory::InMemory;
 pub use open::{DataConfig, open};
-pub use preprocess::Preprocess;
+pub use preprocess::{customary_preprocess, measure_preprocess};
 pub use subset::{Subset, split_validation};
 pub use synthetic::Synthetic;
 

@@ -117,8 +117,7 @@ pub(crate) struct ByteMap(Vec<[f32; 256]>);
 
 impl ByteMap {
     pub(crate) fn new(preprocess: &Preprocess) -> Self {
-        let channel = |(mean, std): (&f32, &f32)| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std);
-        ByteMap(preprocess.mean.iter().zip(&preprocess.std).map(channel).collect())
+        ByteMap(preprocess.table())
     }
 
     fn value(&self, channel: usize, byte: u8) -> f32 {

@@ -40,6 +40,12 @@ impl Preprocess {
         self
     }
 
+    /// The number that every byte becomes, per channel.
+    pub(crate) fn table(&self) -> Vec<[f32; 256]> {
+        let channel = |(mean, std): (&f32, &f32)| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std);
+        self.mean.iter().zip(&self.std).map(channel).collect()
+    }
+
     /// Checks that this fits images of `[channels, height, width]`.
     ///
     /// # Errors
@@ -71,6 +77,13 @@ impl Preprocess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_normalised_per_channel() {
+        let table = Preprocess::new(&[0.5, 20.0 / 255.0], &[0.5, 10.0 / 255.0]).table();
+        assert_eq!([table[0][0], table[0][255], table[1][20]], [-1.0, 1.0, 0.0]);
+        assert!((table[1][30] - 1.0).abs() < 1e-6);
+    }
 
     #[test]
     fn refuses_what_cannot_be_computed() {

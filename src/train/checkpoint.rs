@@ -10,9 +10,9 @@ use super::executor::{Executor, StateKind};
 use super::progress::Progress;
 use super::run_config::RunConfig;
 use super::trainer::FitOptions;
-use crate::data::Preprocess;
 use crate::error::{Error, Result};
 use crate::io::container::{self, StoredTensor};
+use crate::net::Preprocess;
 
 /// The version of this crate, as checkpoints note it.
 pub(super) const CRATE_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -154,7 +154,7 @@ mod tests {
                 seed: config.train.seed,
                 config,
                 options: FitOptions::default(),
-                preprocess: Some(Preprocess { mean: vec![0.1; 3], std: vec![0.3; 3] }),
+                preprocess: Some(Preprocess::new(&[0.1; 3], &[0.3; 3]).with_resize(Some(40))),
                 class_names: vec!["cat".to_owned(), "d\"og".to_owned()],
                 isa: "avx2".to_owned(),
                 threads: 2,

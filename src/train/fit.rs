@@ -9,9 +9,10 @@ use super::metrics::{EpochMetrics, EpochTiming, append, json_line, metrics_lines
 use super::observer::{EpochReport, Observer, StopReason};
 use super::progress::{Best, batch_range};
 use super::trainer::{Batch, Trainer};
-use crate::data::{BatchLoader, Dataset, Preprocess, SoftLabel, epoch_order};
+use crate::data::{BatchLoader, Dataset, SoftLabel, customary_preprocess, epoch_order, measure_preprocess};
 use crate::error::{Error, Result};
 use crate::io::atomic;
+use crate::net::Preprocess;
 
 /// What a call of [`Trainer::fit`] did.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,9 +101,9 @@ impl Trainer {
             return Ok(preprocess.clone());
         }
         let fits = |preprocess: &Preprocess| preprocess.mean.len() == train.shape()[0];
-        let preprocess = match Preprocess::customary(&self.config.data.name).filter(fits) {
+        let preprocess = match customary_preprocess(&self.config.data.name).filter(fits) {
             Some(preprocess) => preprocess,
-            None => Preprocess::measure(train)?,
+            None => measure_preprocess(train)?,
         };
         self.preprocess = Some(preprocess.clone());
         Ok(preprocess)

@@ -9,7 +9,7 @@ use super::generations::LARGEST_FILE;
 use super::trainer::Trainer;
 use crate::error::Result;
 use crate::io::read::read_file;
-use crate::net::{Model, Preprocess};
+use crate::net::Model;
 
 impl Trainer {
     /// The network with its present weights (their moving average, where one is kept), preprocessing and class names.
@@ -37,7 +37,7 @@ fn assemble(record: &Record, tensors: Vec<StateTensor>) -> Result<Model> {
     let tensors = tensors.into_iter().filter(|tensor| tensor.kind == kind);
     let model = Model::from_tensors(&record.config.network, tensors.map(|tensor| (tensor.name, tensor.shape, tensor.values)))?;
     let model = match &record.preprocess {
-        Some(preprocess) => model.with_preprocess(Preprocess::new(&preprocess.mean, &preprocess.std))?,
+        Some(preprocess) => model.with_preprocess(preprocess.clone())?,
         None => model,
     };
     let steps = record.progress.step;

@@ -14,8 +14,9 @@ use super::optimizer::{average_decay, clip_factor};
 use super::progress::{Best, Progress};
 use super::run_config::RunConfig;
 use super::schedule::learning_rate;
-use crate::data::{Augmentation, BatchLoader, Dataset, Preprocess, SoftLabel};
+use crate::data::{Augmentation, BatchLoader, Dataset, SoftLabel};
 use crate::error::{Error, Result};
+use crate::net::Preprocess;
 
 /// Images with what they show.
 #[derive(Clone, Copy, Debug, PartialEq)]
