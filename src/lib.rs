@@ -1,4 +1,4 @@
-//! Doc
+#![doc = include_str!("../README.md")]
 
 pub mod build_info;
 pub mod conv;

@@ -65,20 +65,20 @@ pub fn kernels(data: &[u8]) {
 }
 
 fn run(kernel: ConvKernel, weights: &PackedWeights, x: &[f32], (height, width): (usize, usize), relu: bool) -> Vec<f32> {
-    let pixel = weights.row_length / weights.rows.max(1);
-    let mut y = vec![f32::NAN; height * width * weights.channels];
+    let pixel = weights.row_length() / weights.kernel_rows().max(1);
+    let mut y = vec![f32::NAN; height * width * weights.channels()];
     kernel.run(&mut ConvCall {
         weights,
         x: Source { data: x, layout: Layout::image(height, width, pixel) },
-        y: Target { data: &mut y, layout: Layout::image(height, width, weights.channels) },
+        y: Target { data: &mut y, layout: Layout::image(height, width, weights.channels()) },
         residual: Residual::None,
         epilogue: Epilogue { relu, from_output: false },
         rows: 0..height,
         height,
         width,
         stride: 1,
-        panels: 0..panels(weights.channels),
-        k: 0..weights.row_length,
+        panels: 0..panels(weights.channels()),
+        k: 0..weights.row_length(),
     });
     y
 }

@@ -60,6 +60,7 @@ fn random_model(network: &Network, seed: u64) -> Model {
 }
 
 /// A network of 7 classes; the first stage has two blocks, the others one.
+#[expect(clippy::needless_pass_by_value, reason = "the cases make stems and connections on the spot")]
 fn network(input: [usize; 3], stem: Stem, block: &Block, connection: Connection, widths: &[usize]) -> Network {
     let builder = Network::builder().with_input(input).with_classes(7).with_stem(&stem).with_block(block);
     let builder = builder.with_connection(&connection);

@@ -154,7 +154,7 @@ pub(crate) fn slices(subject: &Subject) -> Result<(), String> {
                 width: w,
                 stride: 1,
                 panels: 0..panels(c),
-                k: 0..weights.row_length,
+                k: 0..weights.row_length(),
             });
             [&x, &residual, &y].into_iter().try_for_each(GuardedBuffer::check)?;
             let name = format!("{}: slices of rows {rows:?}", subject.name);

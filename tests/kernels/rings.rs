@@ -47,7 +47,7 @@ fn call<'a>(
         width,
         stride: 1,
         panels: 0..panels(weights.channels()),
-        k: 0..weights.row_length,
+        k: 0..weights.row_length(),
     }
 }
 

@@ -212,8 +212,8 @@ pub(crate) fn mask(subject: &Subject) -> Result<(), String> {
     problem.inputs[3].fill(-(1.0 + 2.0 / 4096.0));
     let actual = problem.run(&subject.kernels.elementwise, EDGES[0])?;
     let passes = actual.values.iter().all(|value| *value != 0.0);
-    match passes == subject.is_fused {
-        true => Ok(()),
-        false => Err(format!("{}: passes {passes}: the mask is not that of the normalisation", subject.name)),
+    if passes == subject.is_fused {
+        return Ok(());
     }
+    Err(format!("{}: passes {passes}: the mask is not that of the normalisation", subject.name))
 }

@@ -79,13 +79,13 @@ impl<'a> Setup<'a> {
     /// The part that is everything.
     pub(crate) fn whole(&self) -> Part {
         let output = self.problem.output();
-        Part { rows: 0..output.h, panels: 0..panels(output.c), k: 0..self.weights.row_length }
+        Part { rows: 0..output.h, panels: 0..panels(output.c), k: 0..self.weights.row_length() }
     }
 
     /// Runs a kernel on one part. Of several ranges of k, all but the first start from the output, and all but the last leave
     /// the epilogue out.
     pub(crate) fn run(&mut self, kernel: ConvKernel, part: &Part) {
-        let (first, last) = (part.k.start == 0, part.k.end == self.weights.row_length);
+        let (first, last) = (part.k.start == 0, part.k.end == self.weights.row_length());
         let output = self.problem.output();
         let residual = match (self.problem.finish.added, &self.residual) {
             (Added::Rows, Some(rows)) if last => Residual::Rows(rows.source()),

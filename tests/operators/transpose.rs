@@ -80,6 +80,6 @@ fn call(weights: &PackedWeights, height: usize, width: usize) -> ConvCall<'_> {
         width,
         stride: 1,
         panels: 0..panels(weights.channels()),
-        k: 0..weights.row_length,
+        k: 0..weights.row_length(),
     }
 }

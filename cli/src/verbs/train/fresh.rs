@@ -36,9 +36,7 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
     }
     let mut trainer = Trainer::with_executor(config.clone(), Box::new(executor))?.with_options(fit);
     if let Some(model) = &init {
-        let preprocess = model.preprocess();
-        trainer =
-            trainer.with_preprocess(leanresnet::data::Preprocess { mean: preprocess.mean.clone(), std: preprocess.std.clone() });
+        trainer = trainer.with_preprocess(model.preprocess().clone());
     }
     let folder = folder(options, &config)?;
     context.output.note(&format!(

@@ -1,0 +1,279 @@
+//! Every compiled kernel on one call whose data stay in the first or second level of cache, and the machine's peak beside it.
+//!
+//! Ids: `kernels/OPERATOR/KERNEL/SHAPE`. Convolutions and their gradients count flops (a multiply-add is two), the others, which
+//! are bound by memory, the bytes that they read and write. `kernels/peak/ISA` is what the ratio of a convolution to the peak is
+//! taken against: a 1x1 kernel on a single tile with 512 inputs, nearly all of whose instructions are fused multiply-adds on
+//! registers. It is measured like the rest, so it is a lower bound of the true peak, in the clock state of this run.
+#![forbid(unsafe_code)]
+
+mod common;
+#[path = "../kernels/gen/mod.rs"]
+#[allow(dead_code, reason = "the names and the rows are all that is needed here")]
+mod generator;
+
+use common::values;
+use criterion::{BenchmarkId, Criterion, Throughput};
+use generator::name::format;
+use generator::registry::{ROWS, Row};
+use leanresnet::internals::compiled;
+use leanresnet::internals::dispatch::Kernels;
+use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
+use leanresnet::internals::kernel::elementwise::{Elementwise, MomentumStep};
+use leanresnet::internals::kernel::gradient::{
+    StencilGradientCall, StencilGradientKernel, WeightGradientCall, WeightGradientKernel,
+};
+use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
+use leanresnet::internals::pack::{PANEL, PackedWeights, panels};
+use leanresnet::{Isa, Stencil};
+use std::hint::black_box;
+
+/// Rows and columns of the image: at 64 channels its 64 KiB stay in the second level of cache.
+const SIDE: usize = 16;
+const CHANNELS: usize = 64;
+const PIXELS: usize = SIDE * SIDE;
+/// Inputs of the 1x1 convolution that stands for the peak.
+const PEAK_INPUTS: usize = 512;
+
+fn main() {
+    common::run(|criterion| {
+        for isa in Isa::available().filter(|isa| *isa != Isa::Portable) {
+            peak(criterion, isa);
+        }
+        for row in ROWS {
+            let name = format(row);
+            match kernels_of(row, &name) {
+                Ok(kernels) => kernel(criterion, row, &name, kernels),
+                Err(reason) => eprintln!("skipped {name}: {reason}"),
+            }
+        }
+    });
+}
+
+/// The kernels of a row's instruction set, or why the row cannot be measured.
+fn kernels_of(row: &Row, name: &str) -> Result<&'static Kernels, String> {
+    let kernels = row.isa.parse::<Isa>().and_then(Kernels::of).map_err(|error| error.to_string())?;
+    if !compiled().any(|(_, compiled)| compiled == name) {
+        return Err("not compiled".into());
+    }
+    // Of several rows for one operator the first one is in force.
+    let first = ROWS.iter().find(|other| (other.op, other.isa, other.spatial) == (row.op, row.isa, row.spatial));
+    if first == Some(row) { Ok(kernels) } else { Err("a candidate that another row stands before".into()) }
+}
+
+fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Kernels) {
+    let stencil = row.spatial.map(|name| name.parse::<Stencil>().expect("the registry's stencils have names"));
+    let mut group = criterion.benchmark_group(format!("kernels/{}", row.op));
+    let image = format!("h{SIDE}_w{SIDE}_c{CHANNELS}");
+    match (row.op, stencil) {
+        ("fused", Some(stencil)) => {
+            let kernel = kernels.fused(stencil).expect("a compiled row");
+            let weights = lean_weights(stencil);
+            let (x, mut y) = (values(PIXELS * CHANNELS), values(PIXELS * CHANNELS));
+            group.throughput(Throughput::Elements((2 * PIXELS * CHANNELS * (CHANNELS + stencil.taps().len())) as u64));
+            group.bench_function(BenchmarkId::new(name, image), |bench| {
+                let layout = Layout::image(SIDE, SIDE, CHANNELS);
+                bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+            });
+        }
+        ("dense", None) => {
+            let outputs = 32;
+            let weights = PackedWeights::dense(32, outputs, 3, &values(32 * outputs * 9), &[]).expect("sizes that fit");
+            let (x, mut y) = (values((SIDE + 2) * (SIDE + 2) * 32), values(PIXELS * outputs));
+            group.throughput(Throughput::Elements((2 * PIXELS * 9 * 32 * outputs) as u64));
+            group.bench_function(BenchmarkId::new(name, format!("k3_h{SIDE}_w{SIDE}_c32_o{outputs}")), |bench| {
+                let layout = Layout::image(SIDE + 2, SIDE + 2, 32);
+                bench.iter(|| convolve(kernels.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+            });
+        }
+        ("weightgradient", None) => {
+            group.throughput(Throughput::Elements((2 * PIXELS * CHANNELS * CHANNELS) as u64));
+            let (x, g) = (values(PIXELS * CHANNELS), values(PIXELS * CHANNELS));
+            let mut dw = values(panels(CHANNELS) * CHANNELS * PANEL);
+            group.bench_function(BenchmarkId::new(name, image), |bench| {
+                bench.iter(|| weight_gradient(kernels.weight_gradient, black_box(&x), &g, &mut dw));
+            });
+        }
+        ("stencilgradient", Some(stencil)) => {
+            let kernel = kernels.stencil_gradient(stencil).expect("a compiled row");
+            group.throughput(Throughput::Elements((PIXELS * CHANNELS * (2 * stencil.taps().len() + 1)) as u64));
+            let (x, g) = (values(PIXELS * CHANNELS), values(PIXELS * CHANNELS));
+            let (mut dstencil, mut dbias) = (values(stencil.taps().len() * CHANNELS), values(CHANNELS));
+            group.bench_function(BenchmarkId::new(name, image), |bench| {
+                bench.iter(|| stencil_gradient(kernel, black_box(&x), &g, (&mut dstencil, &mut dbias)));
+            });
+        }
+        (op, _) => {
+            let mut buffers = Buffers::new();
+            group.throughput(Throughput::Bytes(buffers.run(op, &kernels.elementwise)));
+            group.bench_function(BenchmarkId::new(name, image), |bench| {
+                bench.iter(|| black_box(&mut buffers).run(op, &kernels.elementwise));
+            });
+        }
+    }
+    group.finish();
+}
+
+/// A 1x1 convolution on one full tile.
+fn peak(criterion: &mut Criterion, isa: Isa) {
+    let kernel = Kernels::of(isa).expect("an available tier").dense;
+    let tile = ROWS.iter().find(|row| format(row) == kernel.name).expect("compiled rows stand in the registry").tile.0;
+    let weights = PackedWeights::dense(PEAK_INPUTS, PANEL, 1, &values(PEAK_INPUTS * PANEL), &[]).expect("sizes that fit");
+    let (x, mut y) = (values(tile * PEAK_INPUTS), values(tile * PANEL));
+    let mut group = criterion.benchmark_group("kernels/peak");
+    group.throughput(Throughput::Elements((2 * tile * PEAK_INPUTS * PANEL) as u64));
+    group.bench_function(BenchmarkId::new(isa.name(), format!("k1_w{tile}_c{PEAK_INPUTS}_o{PANEL}")), |bench| {
+        let layout = Layout::image(1, tile, PEAK_INPUTS);
+        bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (1, tile)));
+    });
+    group.finish();
+}
+
+fn lean_weights(stencil: Stencil) -> PackedWeights {
+    let (spatial, pointwise) = (values(CHANNELS * 9), values(CHANNELS * CHANNELS));
+    PackedWeights::lean(stencil, CHANNELS, &spatial, &pointwise, &[]).expect("sizes that fit")
+}
+
+fn convolve(
+    kernel: ConvKernel,
+    weights: &PackedWeights,
+    (x, layout): (&[f32], Layout),
+    y: &mut [f32],
+    (height, width): (usize, usize),
+) {
+    kernel.run(&mut ConvCall {
+        weights,
+        x: Source { data: x, layout },
+        y: Target { data: y, layout: Layout::image(height, width, weights.channels()) },
+        residual: Residual::None,
+        epilogue: Epilogue::default(),
+        rows: 0..height,
+        height,
+        width,
+        stride: 1,
+        panels: 0..panels(weights.channels()),
+        k: 0..weights.row_length(),
+    });
+}
+
+fn weight_gradient(kernel: WeightGradientKernel, x: &[f32], g: &[f32], dw: &mut [f32]) {
+    kernel.run(&mut WeightGradientCall {
+        x,
+        x_step: CHANNELS,
+        x_row: SIDE * CHANNELS,
+        g,
+        g_step: CHANNELS,
+        g_row: SIDE * CHANNELS,
+        dw,
+        panel_step: CHANNELS * PANEL,
+        offset: 0,
+        rows: SIDE,
+        pixels: SIDE,
+        k: CHANNELS,
+        channels: CHANNELS,
+        accumulate: false,
+    });
+}
+
+fn stencil_gradient(kernel: StencilGradientKernel, x: &[f32], g: &[f32], (dstencil, dbias): (&mut [f32], &mut [f32])) {
+    kernel.run(&mut StencilGradientCall {
+        stencil: kernel.stencil,
+        x,
+        g,
+        dstencil,
+        dbias,
+        rows: 0..SIDE,
+        height: SIDE,
+        width: SIDE,
+        channels: CHANNELS,
+        accumulate: false,
+    });
+}
+
+/// Memory of the elementwise operators.
+struct Buffers {
+    a: Vec<f32>,
+    b: Vec<f32>,
+    y: Vec<f32>,
+    p: Vec<f32>,
+    q: Vec<f32>,
+    r: Vec<f32>,
+    small: Vec<f32>,
+    sums: (Vec<f64>, Vec<f64>),
+}
+
+impl Buffers {
+    fn new() -> Self {
+        let large = || values(PIXELS * CHANNELS);
+        let channel = || values(CHANNELS);
+        Buffers {
+            a: large(),
+            b: large(),
+            y: large(),
+            p: channel(),
+            q: channel(),
+            r: channel(),
+            small: values(PIXELS / 4 * CHANNELS),
+            sums: (vec![0.0; CHANNELS], vec![0.0; CHANNELS]),
+        }
+    }
+
+    /// Runs an operator on the whole image; returns the bytes of activations or weights that it reads and writes.
+    fn run(&mut self, op: &str, kernels: &Elementwise) -> u64 {
+        let Buffers { a, b, y, p, q, r, small, sums: (sum, sum2) } = self;
+        let (row, large) = (SIDE * CHANNELS, 4 * PIXELS * CHANNELS);
+        let bytes = match op {
+            "normalize" => {
+                kernels.normalize(a, None, y, (p, q), true);
+                2 * large
+            }
+            "statistics" => {
+                kernels.statistics(a, p, sum, sum2);
+                large
+            }
+            "gradientstatistics" => {
+                kernels.gradient_statistics(a, b, y, (p, q, r), true, (sum, sum2));
+                3 * large
+            }
+            "normgradient" => {
+                kernels.norm_gradient(a, b, y, (p, q, r));
+                3 * large
+            }
+            "relugradient" => {
+                kernels.relu_gradient(a, b, None, y);
+                3 * large
+            }
+            "accumulate" => {
+                kernels.accumulate(a, y);
+                3 * large
+            }
+            "pool" => {
+                for (x, y) in a.chunks_exact(2 * row).zip(small.chunks_exact_mut(row / 2)) {
+                    kernels.pool(x, row, y, CHANNELS, 0.25);
+                }
+                large + large / 4
+            }
+            "unpool" => {
+                for (x, y) in small.chunks_exact(row / 2).zip(y.chunks_exact_mut(2 * row)) {
+                    kernels.unpool(x, y, row, CHANNELS, 0.25);
+                }
+                large + large / 4
+            }
+            "globalpool" => {
+                kernels.global_pool(a, r, 1.0 / PIXELS as f32);
+                large
+            }
+            "spread" => {
+                kernels.spread(p, y, 1.0);
+                large
+            }
+            "momentum" => {
+                let (learning_rate, momentum, weight_decay) = (1e-3, 0.9, 5e-4);
+                let step = MomentumStep { learning_rate, momentum, weight_decay, gradient_factor: 1.0, nesterov: true };
+                kernels.momentum(a, b, y, &step);
+                5 * large
+            }
+            _ => panic!("no bench for the operator `{op}`"),
+        };
+        bytes as u64
+    }
+}
