@@ -11,10 +11,14 @@ use leanresnet::{Isa, Pool};
 use crate::common::hash::Hash;
 use crate::networks::{Case, cases};
 
+/// True if a tier rounds a multiplication and the addition after it once.
+pub(crate) fn has_fused_multiply_add(isa: Isa) -> bool {
+    isa != Isa::Portable || cfg!(any(target_arch = "aarch64", target_feature = "fma"))
+}
+
 /// The tiers whose results have equal bits; the first is what the others are compared with.
 pub(crate) fn equal_tiers() -> Vec<Isa> {
-    let fused = cfg!(any(target_arch = "aarch64", target_feature = "fma"));
-    let tiers: Vec<Isa> = Isa::available().filter(|isa| fused || *isa != Isa::Portable).collect();
+    let tiers: Vec<Isa> = Isa::available().filter(|isa| has_fused_multiply_add(*isa)).collect();
     if tiers.is_empty() { vec![Isa::Portable] } else { tiers }
 }
 
@@ -99,7 +103,7 @@ fn stored() -> BTreeMap<String, u64> {
 #[test]
 fn three_steps_have_the_stored_bits() {
     let isa = equal_tiers()[0];
-    if isa == Isa::Portable && !cfg!(any(target_arch = "aarch64", target_feature = "fma")) {
+    if !has_fused_multiply_add(isa) {
         return;
     }
     let computed: BTreeMap<String, u64> =

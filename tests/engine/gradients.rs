@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use leanresnet::train::{Executor, NetworkExecutor, TrainConfig};
 use leanresnet::{Isa, Model, Pool};
 
+use crate::bits::has_fused_multiply_add;
 use crate::common::tolerance::widened;
 use crate::networks::{Case, cases};
 use crate::oracle::{Mode, Oracle, Tensors, batch_shape};
@@ -66,7 +67,8 @@ fn scale(name: &str, exact: &Tensors) -> f64 {
 /// What is wrong with one case.
 ///
 /// Errors spread from layer to layer, so the measure for all tensors is the worst one of the plain f32 computation, relative to its
-/// layer: twice that, and four roundings.
+/// layer: four times that, and four roundings. Not twice, since the engine takes the gradient of norms in closed form
+/// (`dy p + (x q + r)`), where the plain computation centres x first. Without fused multiply-add there are twice as many roundings.
 fn check(case: &Case, isa: Isa) -> Vec<String> {
     let model = case.model();
     let (loss, gradients) = engine(case, &model, isa);
@@ -77,11 +79,12 @@ fn check(case: &Case, isa: Isa) -> Vec<String> {
 
     let relative = |name: &str, values: &[f64]| distance(values, &exact[name]) / scale(name, &exact);
     let naive_error = naive.iter().map(|(name, values)| relative(name, values)).fold(0.0, f64::max);
-    let allowed = 2.0 * naive_error + 4.0 * UNIT;
+    let roundings = if has_fused_multiply_add(isa) { 1.0 } else { 2.0 };
+    let allowed = roundings * (4.0 * naive_error + 4.0 * UNIT);
     let mut errors: Vec<(&str, f64)> =
         gradients.iter().map(|(name, values)| (&name[..], relative(name, &widened(values)))).collect();
     let naive_loss_error = (naive_loss - exact_loss).abs();
-    let loss_error = ((loss - exact_loss).abs() - 2.0 * naive_loss_error).max(0.0) / exact_loss.abs();
+    let loss_error = ((loss - exact_loss).abs() - 4.0 * naive_loss_error).max(0.0) / exact_loss.abs();
     errors.push(("loss", loss_error));
     let wrong = errors.into_iter().filter(|(_, error)| error.is_nan() || *error > allowed);
     wrong.map(|(what, error)| format!("{} on {isa}: {what}: error {error:.2e}, allowed {allowed:.2e}", case.name)).collect()

@@ -71,7 +71,7 @@ fn state(trainer: &Trainer) -> Vec<(StateKind, String, Vec<u32>)> {
 
 fn stop_and_save(config: &RunConfig, steps: u64, folder: &Path) {
     let mut first = trainer(config, 2, equal_tiers()[0]);
-    let report = first.fit(&images(), None, &mut StopAfter(steps)).unwrap();
+    let report = first.fit(&images(), Some(&images()), &mut StopAfter(steps)).unwrap();
     assert_eq!((report.stopped, report.steps), (StopReason::Interrupted, steps));
     first.save(folder).unwrap();
 }
