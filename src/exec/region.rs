@@ -2,9 +2,10 @@
 //!
 //! Every thread walks through the same list of phases. In each it claims tasks from a counter until none is left, then waits
 //! until the claimed ones are done. The caller can finish all work alone: a thread that never arrives has claimed nothing, so
-//! nobody waits for it. A thread that is inside a task already does not help: while rayon waits for a nested region, it may
-//! hand the thread another region's offer, and there the thread could wait for the very task that it is in. So waits only go
-//! from a region to those nested in its tasks, and nested use inside one pool cannot deadlock.
+//! nobody waits for it. A thread that is inside a task, or inside an offer that somebody's `join` waits for, does not help: while
+//! rayon waits, it may hand the thread another region's offer, and there the thread could wait for work that cannot go on before
+//! what lies below on its own stack. So waits only go from a region to those nested in its tasks, and nested use inside one pool
+//! cannot deadlock.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -87,8 +88,21 @@ impl Region {
 }
 
 thread_local! {
-    /// Tasks, of any region, that this thread is inside of.
-    static TASKS: Cell<usize> = const { Cell::new(0) };
+    /// Tasks and offers, of any region, that this thread is inside of.
+    static INSIDE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Calls `run` with the thread marked as being inside a task or an offer.
+fn inside<R>(run: impl FnOnce() -> R) -> R {
+    struct Leave;
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            INSIDE.set(INSIDE.get() - 1);
+        }
+    }
+    INSIDE.set(INSIDE.get() + 1);
+    let _leave = Leave;
+    run()
 }
 
 /// Works on a run, and offers it to `threads - 1` other threads.
@@ -96,16 +110,18 @@ fn fork(run: &Run<'_>, threads: usize) {
     rayon::join(|| run.work(), || offer(run, threads - 1));
 }
 
-/// Offers a run to `threads` threads. `rayon::join` runs what nobody took on the caller's thread, where it finds all work done.
+/// Offers a run to `threads` threads that are free. What nobody takes comes back to a thread that has done its part already.
 fn offer(run: &Run<'_>, threads: usize) {
-    if TASKS.get() > 0 {
+    if INSIDE.get() > 0 {
         return;
     }
-    if threads == 1 {
-        run.work();
-    } else {
-        rayon::join(|| run.work(), || offer(run, threads - 1));
-    }
+    inside(|| {
+        if threads == 1 {
+            run.work();
+        } else {
+            rayon::join(|| run.work(), || offer(run, threads - 1));
+        }
+    });
 }
 
 impl Run<'_> {
@@ -119,9 +135,7 @@ impl Run<'_> {
                 if task >= tasks || self.poisoned.load(Ordering::Relaxed) {
                     break;
                 }
-                TASKS.set(TASKS.get() + 1);
-                let result = catch_unwind(AssertUnwindSafe(|| self.program.run(phase, task, worker)));
-                TASKS.set(TASKS.get() - 1);
+                let result = catch_unwind(AssertUnwindSafe(|| inside(|| self.program.run(phase, task, worker))));
                 if let Err(panic) = result {
                     self.poison(panic.as_ref());
                     return;
