@@ -108,7 +108,7 @@ impl PackedWeights {
     /// Packs a lean convolution of C channels.
     ///
     /// `spatial`: PyTorch's depth-wise weight [C, 1, side, side], of which the stencil's taps are used; `pointwise`: [C, C] (output,
-    /// input); `bias`: [C] or empty.
+    /// input); `bias`: C values or none.
     ///
     /// # Errors
     /// [`Error::Shape`] if a slice has another length, or there is no channel.
@@ -141,7 +141,7 @@ impl PackedWeights {
         Self::lean(stencil, channels, &turned, &transposed, &[])
     }
 
-    /// Packs a dense convolution from PyTorch's weight [outputs, inputs, side, side] and `bias` [outputs] or empty.
+    /// Packs a dense convolution from PyTorch's weight `[outputs, inputs, side, side]` and `bias`: `outputs` values or none.
     ///
     /// # Errors
     /// [`Error::Shape`] if a slice has another length, or a size is 0.
