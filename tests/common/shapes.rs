@@ -59,17 +59,3 @@ fn sorted(mut values: Vec<usize>) -> Vec<usize> {
     values.dedup();
     values
 }
-
-/// True if tests shall run on a part of their lists: on an emulated processor they take some twenty times longer.
-pub(crate) fn is_fast() -> bool {
-    std::env::var_os("LEANRESNET_FAST_TEST").is_some_and(|value| value != "0")
-}
-
-/// All of a list, or in a fast test one in `step`, first and last among them.
-pub(crate) fn thinned<T>(list: Vec<T>, step: usize) -> Vec<T> {
-    if !is_fast() {
-        return list;
-    }
-    let last = list.len().saturating_sub(1);
-    list.into_iter().enumerate().filter(|(index, _)| index.is_multiple_of(step) || *index == last).map(|(_, item)| item).collect()
-}

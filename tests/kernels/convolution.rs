@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::common::guard::CANARY;
-use crate::common::shapes::{channel_counts, image_sizes, shapes, thinned};
+use crate::common::shapes::{channel_counts, image_sizes, shapes};
 use crate::common::tolerance::{Case, compare_bits, compare_within_bound};
 use crate::operators::convolution::{Convolution, Finish};
 use crate::operators::fill::{Fill, ROUNDED};
@@ -22,7 +22,7 @@ fn lean_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<It
     // Every count of pixels that a tile can have, for whole tiles of channels and for the vectors after them.
     let channels = subject.tile.channels;
     shapes.extend((1..=subject.tile.pixels).flat_map(|pixels| [(1, pixels, channels + 1), (pixels, 1, 2 * channels - 1)]));
-    let shapes: Vec<_> = thinned(shapes, 5).into_iter().step_by(step).collect();
+    let shapes: Vec<_> = shapes.into_iter().step_by(step).collect();
     let problem = move |(index, shape)| Convolution::lean(stencil, shape, Finish::number(index), fill, index as u64);
     shapes.into_iter().enumerate().map(problem)
 }
@@ -48,7 +48,7 @@ fn dense_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<I
     list.extend(
         (1..=subject.tile.pixels).flat_map(|pixels| [((1, 1), (pixels, 1), (7, channels)), ((3, 1), (1, pixels), (2, channels))]),
     );
-    let list: Vec<_> = thinned(list, 7).into_iter().step_by(step).collect();
+    let list: Vec<_> = list.into_iter().step_by(step).collect();
     let problem = move |(index, (geometry, image, channels))| {
         Convolution::dense(geometry, image, channels, Finish::number(index), fill, index as u64)
     };

@@ -2,7 +2,6 @@
 #![forbid(unsafe_code)]
 
 use crate::common::guard::EDGES;
-use crate::common::shapes::thinned;
 use crate::common::tolerance::{Case, Exact, compare_bits, compare_within_bound};
 use crate::operators::elementwise::{Outputs, Problem, WORDS};
 use crate::operators::fill::{Fill, ROUNDED};
@@ -18,7 +17,7 @@ fn problems(subject: &Subject, fill: Fill) -> Vec<Problem> {
             list.extend((0..4).map(|variant| Problem::new(word, pixels, channels, variant, fill, (channels + pixels) as u64)));
         }
     }
-    thinned(list, 7)
+    list
 }
 
 pub(crate) fn exact(subject: &Subject) -> Result<(), String> {

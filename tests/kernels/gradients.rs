@@ -3,7 +3,7 @@
 
 use crate::common::data::integers;
 use crate::common::guard::{EDGES, Edge};
-use crate::common::shapes::{channel_counts, image_sizes, thinned};
+use crate::common::shapes::{channel_counts, image_sizes};
 use crate::common::tolerance::{Case, Exact, compare_bits, compare_within_bound, magnitudes, widened};
 use crate::convolution::title;
 use crate::operators::convolution::{Convolution, Finish, Weights};
@@ -37,7 +37,7 @@ fn matrix_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolutio
         [subject.tile.channels, 2 * subject.tile.channels - 1]
             .map(|outputs| Convolution::dense((1, 1), (2, 3), (inputs, outputs), Finish::NONE, fill, inputs as u64))
     }));
-    thinned(list, 5).into_iter().step_by(step).collect()
+    list.into_iter().step_by(step).collect()
 }
 
 fn stencil_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
@@ -45,7 +45,7 @@ fn stencil_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convoluti
     let sizes = [(1, 1), (1, 2), (2, 1), (1, 5), (5, 1), (2, 2), (3, 3), (4, 7), (6, 5)];
     let shapes: Vec<_> = sizes.iter().flat_map(|&(h, w)| counts.iter().map(move |&c| (h, w, c))).collect();
     let problem = |(index, shape)| Convolution::lean(subject.stencil(), shape, Finish::NONE, fill, index as u64);
-    thinned(shapes, 5).into_iter().enumerate().map(problem).step_by(step).collect()
+    shapes.into_iter().enumerate().map(problem).step_by(step).collect()
 }
 
 /// The gradient at the output; exact data leaves room for a sum over all pixels.

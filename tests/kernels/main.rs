@@ -1,7 +1,6 @@
 //! The proof of every kernel: for each row of the registry and each family of proofs one named trial, and the same for the
 //! portable code. Rows that this machine or this build does not have are ignored trials, so that the gap shows;
 //! `LEANRESNET_REQUIRE=cc,avx2,avx512,neon` (words of the caller's choice) makes them fail instead.
-//! `LEANRESNET_FAST_TEST=1` runs a part of the lists, for emulators.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::common::guard::{EDGES, Edge};
-use crate::common::shapes::{channel_counts, thinned};
+use crate::common::shapes::channel_counts;
 use crate::convolution::compare;
 use crate::operators::convolution::{Added, Convolution, Finish};
 use crate::operators::fill::Fill;
@@ -20,7 +20,7 @@ fn shapes(subject: &Subject) -> Vec<(usize, usize, usize)> {
     let counts = channel_counts(tile);
     let sizes = [(1, 5), (2, 1), (3, tile.pixels + 1), (7, 2), (8, 3), (11, 1), (9, tile.pixels), (13, 5)];
     let shape = |(index, (h, w)): (usize, (usize, usize))| [0, 3, 5].map(|shift| (h, w, counts[(index + shift) % counts.len()]));
-    thinned(sizes.into_iter().enumerate().flat_map(shape).collect(), 5)
+    sizes.into_iter().enumerate().flat_map(shape).collect()
 }
 
 /// The bands of `size` rows of an image.
@@ -145,7 +145,7 @@ pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
     let kernel = subject.convolution();
     let geometries =
         [((3, 1), (9, 7)), ((3, 2), (12, 5)), ((7, 1), (8, 9)), ((7, 4), (17, 9)), ((1, 1), (7, 3)), ((1, 2), (9, 4))];
-    for (index, (geometry, image)) in thinned(geometries.to_vec(), 2).into_iter().enumerate() {
+    for (index, (geometry, image)) in geometries.into_iter().enumerate() {
         let finish = Finish { relu: index % 2 == 0, ..Finish::NONE };
         let problem = Convolution::dense(geometry, image, (3, subject.tile.channels + 1), finish, Fill::Uniform, index as u64);
         let expected = run_whole(kernel, &problem, &Place::number(0))?;

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 use crate::common::guard::EDGES;
-use crate::common::shapes::is_fast;
 use crate::common::tolerance::{Case, compare_bits};
 use crate::convolution::{compare, title};
 use crate::elementwise;
@@ -25,9 +24,6 @@ const SPECIALS: [f32; 7] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.
 /// Positions at the ends, inside a vector, at its last lane, in its tail.
 fn positions(length: usize, lanes: usize) -> Vec<usize> {
     let mut all = vec![0, 1, length / 2, lanes.saturating_sub(1), lanes, length.saturating_sub(2), length.saturating_sub(1)];
-    if is_fast() {
-        all = vec![0, length / 2, length - 1];
-    }
     all.retain(|&at| at < length);
     all.sort_unstable();
     all.dedup();

@@ -3,7 +3,6 @@
 
 use crate::common::data::integers;
 use crate::common::guard::EDGES;
-use crate::common::shapes::thinned;
 use crate::common::tolerance::{Case, compare_bits, widened};
 use crate::convolution::title;
 use crate::operators::convolution::{Convolution, Finish, Weights};
@@ -16,7 +15,7 @@ use leanresnet::internals::reference::{dense_data_gradient, lean_data_gradient};
 pub(crate) fn lean(subject: &Subject) -> Result<(), String> {
     let pixels = subject.tile.pixels;
     let shapes = vec![(1, 1, 3), (3, 5, 17), (2, pixels, 33), (5, 1, 32), (1, pixels + 1, 40), (6, 4, 67)];
-    for (index, shape) in thinned(shapes, 3).into_iter().enumerate() {
+    for (index, shape) in shapes.into_iter().enumerate() {
         for fill in [Fill::Exact, Fill::Uniform] {
             proof(subject, &Convolution::lean(subject.stencil(), shape, Finish::NONE, fill, index as u64), fill)?;
         }
@@ -34,7 +33,7 @@ pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
             list.extend(images.map(|image| ((side, stride), image)));
         }
     }
-    for (index, (geometry, image)) in thinned(list, 5).into_iter().enumerate() {
+    for (index, (geometry, image)) in list.into_iter().enumerate() {
         let channels = [(3, 5), (33, 4), (1, 17), (40, 1), (5, 33)][index % 5];
         for fill in [Fill::Exact, Fill::Uniform] {
             proof(subject, &Convolution::dense(geometry, image, channels, Finish::NONE, fill, index as u64), fill)?;
