@@ -35,7 +35,7 @@ impl Place {
                 ..flat
             },
             2 => Place { y: Gaps { before: 0, pixel: 0, row: 1 }, ..flat },
-            _ => Place { residual: Gaps { before: 2, pixel: 3, row: 0 }, x: Gaps { before: 1, pixel: 0, row: 0 }, ..flat },
+            _ => Place { residual: Gaps { before: 2, pixel: 3, row: 1 }, x: Gaps { before: 1, pixel: 0, row: 0 }, ..flat },
         }
     }
 }
