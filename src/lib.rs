@@ -1,22 +1,29 @@
 #![doc = include_str!("../README.md")]
 
 pub mod build_info;
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 pub mod conv;
 #[cfg(feature = "train")]
 pub mod data;
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod dispatch;
 pub mod error;
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod exec;
 mod ffi;
 #[cfg(feature = "__internals")]
 #[doc(hidden)]
 pub mod internals;
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod io;
 pub mod isa;
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod kernel;
 mod named_enum;
 pub mod net;
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod portable;
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod random;
 #[cfg(feature = "__internals")]
 mod reference;

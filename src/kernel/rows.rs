@@ -20,11 +20,13 @@ pub struct Layout {
 
 impl Layout {
     /// A whole image [height][width][channels].
+    #[cfg(any(test, feature = "__internals"))]
     pub fn image(height: usize, width: usize, channels: usize) -> Self {
         Layout { origin: 0, row_step: width * channels, pixel_step: channels, ring: height.max(1), first: 0 }
     }
 
     /// The last `ring` rows of an image that is `width` pixels wide.
+    #[cfg(any(test, feature = "__internals"))]
     pub fn ring(ring: usize, width: usize, channels: usize) -> Self {
         Layout { origin: 0, row_step: width * channels, pixel_step: channels, ring, first: 0 }
     }

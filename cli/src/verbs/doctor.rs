@@ -59,7 +59,7 @@ fn warnings(isa: Isa, threads: usize) -> Vec<String> {
     let notes = build_info::kernel_notes();
     if build_info::compiled_isas().is_empty() {
         let remedy = "install a C compiler and build again";
-        warnings.push(format!("no C kernels: everything runs on portable Rust, many times slower ({notes}); {remedy}"));
+        warnings.push(format!("no C kernels: everything runs on portable Rust, which is slower ({notes}); {remedy}"));
     } else if !notes.is_empty() {
         warnings.push(notes.to_owned());
     }

@@ -7,11 +7,9 @@ use super::norm::Values;
 use super::step::Step;
 use super::weights::{Kind, TrainedConvolution};
 use crate::conv::pack::{PackedWeights, panels};
-use crate::dispatch::Kernels;
-use crate::error::Result;
 use crate::exec::segment::Convolution;
 use crate::exec::tensor::{Extent, copy_rows_inside};
-use crate::kernel::conv::{ConvCall, ConvKernel};
+use crate::kernel::conv::ConvCall;
 use crate::kernel::rows::{Epilogue, Residual, Source, Target};
 
 /// A whole image into the inside of one with a border of zeros.
@@ -19,14 +17,6 @@ pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {
     to.fill(0.0);
     let inside = extent.border * extent.row()..(extent.border + extent.height) * extent.row();
     copy_rows_inside(from, &mut to[inside], extent);
-}
-
-/// The kernel that computes a convolution's values, or its transpose, at stride 1.
-pub(super) fn kernel(kernels: &Kernels, conv: &TrainedConvolution) -> Result<ConvKernel> {
-    match conv.kind {
-        Kind::Lean(stencil) => kernels.fused(stencil),
-        Kind::Dense { .. } => Ok(kernels.dense),
-    }
 }
 
 impl Step<'_> {
@@ -92,7 +82,7 @@ impl Step<'_> {
         relu: bool,
         worker: usize,
     ) {
-        let Ok(kernel) = kernel(self.kernels, conv) else { return };
+        let kernel = conv.kernel;
         let (border, stride) = match conv.kind {
             Kind::Dense { side, stride } => ((side - 1) / 2, stride),
             Kind::Lean(_) => (0, 1),
@@ -154,7 +144,7 @@ impl Step<'_> {
         residual: Residual<'_>,
         worker: usize,
     ) {
-        let Ok(kernel) = kernel(self.kernels, conv) else { return };
+        let kernel = conv.kernel;
         if let Kind::Lean(_) = conv.kind {
             let plan = Convolution { kernel, input: from, output: to, stride: 1, relu: false };
             plan.image(&conv.transposed, x, y, residual);

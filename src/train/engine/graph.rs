@@ -3,6 +3,7 @@
 
 use super::norm::TrainedNorm;
 use super::weights::{Kind, TrainedConvolution};
+use crate::dispatch::Kernels;
 use crate::error::Result;
 use crate::exec::tensor::Extent;
 use crate::net::{Block, BlockForm, ConnectionForm, Network, Norm, Operator};
@@ -62,16 +63,17 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// The graph of a network; `chunks` is the largest number of partial gradients.
-    pub(crate) fn new(network: &Network, chunks: usize) -> Result<Self> {
+    /// The graph of a network on the kernels that train it; `chunks` is the largest number of partial gradients.
+    pub(crate) fn new(network: &Network, chunks: usize, kernels: &Kernels) -> Result<Self> {
         let graph = Graph { ops: Vec::new(), tensors: Vec::new(), convolutions: Vec::new(), norms: Vec::new() };
-        Builder { network, chunks, graph }.run()
+        Builder { network, chunks, kernels, graph }.run()
     }
 }
 
 struct Builder<'a> {
     network: &'a Network,
     chunks: usize,
+    kernels: &'a Kernels,
     graph: Graph,
 }
 
@@ -111,7 +113,7 @@ impl Builder<'_> {
         bias: bool,
         needs_data_gradient: bool,
     ) -> Result<Id> {
-        let conv = TrainedConvolution::new(name, kind, channels, bias, self.chunks, needs_data_gradient)?;
+        let conv = TrainedConvolution::new(name, kind, channels, bias, self.chunks, needs_data_gradient, self.kernels)?;
         self.graph.convolutions.push(conv);
         Ok(self.graph.convolutions.len() - 1)
     }

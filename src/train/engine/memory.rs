@@ -124,13 +124,15 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::Kernels;
+    use crate::isa::Isa;
     use crate::net::Network;
     use crate::train::engine::step::CHUNKS;
 
     #[test]
     fn bytes_are_those_that_are_taken() {
         let network = Network::preset("small").unwrap();
-        let graph = Graph::new(&network, CHUNKS).unwrap();
+        let graph = Graph::new(&network, CHUNKS, Kernels::of(Isa::Portable).unwrap()).unwrap();
         for (images, workers) in [(1, 1), (5, 3)] {
             let memory = Memory::new(&graph, network.input(), images, workers);
             let activations: usize = memory.tensors.iter().chain(&memory.gradients).map(Activations::bytes).sum();

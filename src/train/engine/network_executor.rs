@@ -9,7 +9,7 @@ use super::graph::Graph;
 use super::memory::Memory;
 use super::norm::{TrainedNorm, Values};
 use super::step::{CHUNKS, Phase, Step, phases};
-use super::weights::{Kind, TrainedConvolution};
+use super::weights::TrainedConvolution;
 use super::{finite, state};
 use crate::data::SoftLabel;
 use crate::dispatch::Kernels;
@@ -57,7 +57,7 @@ impl NetworkExecutor {
             return Err(Error::invalid("train.optimizer.name", "sgd", "adamw"));
         };
         let kernels = Kernels::of(isa)?;
-        let graph = Graph::new(network, CHUNKS)?;
+        let graph = Graph::new(network, CHUNKS, kernels)?;
         let optimizer = MomentumStep {
             learning_rate: 0.0,
             momentum: momentum as f32,
@@ -113,13 +113,9 @@ impl NetworkExecutor {
     /// The kernels behind every convolution: layer, and those of its output, of the gradient of its matrix and, for a lean one, of the
     /// gradient of its stencil.
     pub fn kernels(&self) -> Vec<(String, Vec<&'static str>)> {
-        let kernels = |conv: &TrainedConvolution| match conv.kind {
-            Kind::Lean(stencil) => [self.kernels.fused(stencil).map(|kernel| kernel.name), Ok(self.kernels.weight_gradient.name)]
-                .into_iter()
-                .chain([self.kernels.stencil_gradient(stencil).map(|kernel| kernel.name)])
-                .flatten()
-                .collect(),
-            Kind::Dense { .. } => vec![self.kernels.dense.name, self.kernels.weight_gradient.name],
+        let kernels = |conv: &TrainedConvolution| {
+            let own = [conv.kernel.name, self.kernels.weight_gradient.name].into_iter();
+            own.chain(conv.stencil_gradient.map(|kernel| kernel.name)).collect()
         };
         self.graph.convolutions.iter().map(|conv| (conv.name.clone(), kernels(conv))).collect()
     }
@@ -130,7 +126,7 @@ impl NetworkExecutor {
     /// # Errors
     /// Those of [`NetworkExecutor::new`] for this network.
     pub fn training_bytes(network: &Network, batch: usize, threads: usize) -> Result<usize> {
-        let graph = Graph::new(network, CHUNKS)?;
+        let graph = Graph::new(network, CHUNKS, Kernels::of(Isa::Portable)?)?;
         let weights: usize = graph.convolutions.iter().map(TrainedConvolution::bytes).sum();
         Ok(weights + Memory::bytes(&graph, network.input(), batch, threads))
     }

@@ -29,7 +29,7 @@ pub(crate) enum Phase {
     Statistics { norm: Id, raw: Id },
     /// Loss and gradient of the logits.
     Loss,
-    /// Operators in backward order, last first; `head_first` and so on follow from their kinds.
+    /// The adjoints of operators, the last one first.
     Backward(Range<usize>),
     /// Sums of the gradient at a norm.
     GradientStatistics { norm: Id, raw: Id },

@@ -70,7 +70,7 @@ impl Step<'_> {
         match conv.kind {
             Kind::Lean(kind) => {
                 self.kernels.weight_gradient.run(&mut call);
-                if let Ok(kernel) = self.kernels.stencil_gradient(kind) {
+                if let Some(kernel) = conv.stencil_gradient {
                     let (height, width, channels) = (extent.height, extent.width, extent.channels);
                     let rows = 0..height;
                     kernel.run(&mut StencilGradientCall {

@@ -7,7 +7,9 @@ use crate::conv::pack::{PANEL, PackedWeights, phase_first, phase_taps};
 use crate::dispatch::Kernels;
 use crate::error::Result;
 use crate::exec::shared::SharedBuffer;
+use crate::kernel::conv::ConvKernel;
 use crate::kernel::elementwise::MomentumStep;
+use crate::kernel::gradient::StencilGradientKernel;
 use crate::stencil::Stencil;
 use crate::train::update_average;
 
@@ -34,6 +36,10 @@ pub(crate) struct TrainedConvolution {
     /// Name of the layer, as `stages.0.1.conv2`.
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// Computes its values and, with other weights, its data gradient.
+    pub(crate) kernel: ConvKernel,
+    /// Lean convolutions only.
+    pub(crate) stencil_gradient: Option<StencilGradientKernel>,
     pub(crate) inputs: usize,
     pub(crate) has_bias: bool,
     pub(crate) values: PackedWeights,
@@ -61,7 +67,12 @@ impl TrainedConvolution {
         has_bias: bool,
         chunks: usize,
         needs_data_gradient: bool,
+        kernels: &Kernels,
     ) -> Result<Self> {
+        let (kernel, stencil_gradient) = match kind {
+            Kind::Lean(stencil) => (kernels.fused(stencil)?, Some(kernels.stencil_gradient(stencil)?)),
+            Kind::Dense { .. } => (kernels.dense, None),
+        };
         let (values, transposed) = match kind {
             Kind::Lean(stencil) => {
                 let zeros = || PackedWeights::zeros(Some(stencil), 1, inputs, outputs);
@@ -87,6 +98,8 @@ impl TrainedConvolution {
         Ok(TrainedConvolution {
             name: name.to_string(),
             kind,
+            kernel,
+            stencil_gradient,
             inputs,
             has_bias,
             values,
@@ -305,9 +318,12 @@ fn transpose_phase(values: &PackedWeights, phase: &mut Phase, (inputs, side): (u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Isa;
 
     fn numbered(kind: Kind, inputs: usize, outputs: usize) -> TrainedConvolution {
-        let mut conv = TrainedConvolution::new("layer", kind, (inputs, outputs), true, 1, true).unwrap();
+        let mut conv =
+            TrainedConvolution::new("layer", kind, (inputs, outputs), true, 1, true, Kernels::of(Isa::Portable).unwrap())
+                .unwrap();
         let mut flat = conv.flat_values();
         let mut next = 0.0;
         for (part, shape) in conv.tensors() {
