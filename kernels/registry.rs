@@ -49,6 +49,7 @@ pub const ROWS: &[Row] = &[
     elementwise("globalpool", "avx512", 16),
     elementwise("spread", "avx512", 16),
     elementwise("momentum", "avx512", 16),
+    elementwise("peak", "avx512", 16),
     stencil("fused", "avx2", "cross4", 6, 16),
     stencil("fused", "avx2", "cross5", 6, 16),
     stencil("fused", "avx2", "box9", 6, 16),
@@ -68,6 +69,7 @@ pub const ROWS: &[Row] = &[
     elementwise("globalpool", "avx2", 8),
     elementwise("spread", "avx2", 8),
     elementwise("momentum", "avx2", 8),
+    elementwise("peak", "avx2", 8),
     stencil("fused", "neon", "cross4", 8, 8),
     stencil("fused", "neon", "cross5", 8, 8),
     stencil("fused", "neon", "box9", 8, 8),
@@ -87,4 +89,5 @@ pub const ROWS: &[Row] = &[
     elementwise("globalpool", "neon", 4),
     elementwise("spread", "neon", 4),
     elementwise("momentum", "neon", 4),
+    elementwise("peak", "neon", 4),
 ];

@@ -32,6 +32,7 @@ pub mod stencil;
 pub mod train;
 
 pub use error::{Error, ErrorKind, Result};
+pub use exec::peak::peak_gflops;
 pub use exec::pool::{Pool, default_threads};
 pub use isa::Isa;
 pub use net::{Images, Logits, Model, Network, Session};

@@ -28,6 +28,7 @@ pub const OPS: &[(&str, &str)] = &[
     ("globalpool", "elementwise.c.in"),
     ("spread", "elementwise.c.in"),
     ("momentum", "elementwise.c.in"),
+    ("peak", "elementwise.c.in"),
 ];
 
 /// The name of a row's kernel.

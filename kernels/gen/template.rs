@@ -63,6 +63,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 mr => rows,
                 nr => columns,
                 nv => columns / isa.lanes,
+                chains => isa.registers * 3 / 4,
             })
         })
         .map(|text| text + "\n")

@@ -1,5 +1,6 @@
 //! Running work on threads: pools, regions of phases, memory that tasks share.
 
+pub(crate) mod peak;
 pub(crate) mod pool;
 pub(crate) mod region;
 pub(crate) mod segment;

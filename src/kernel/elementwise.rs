@@ -20,6 +20,7 @@ pub struct Elementwise {
     pub(crate) global_pool: Option<Native>,
     pub(crate) spread: Option<Native>,
     pub(crate) momentum: Option<Native>,
+    pub(crate) peak: Option<Native>,
 }
 
 /// The numbers of one step of stochastic gradient descent with momentum (Sutskever et al. 2013; PyTorch's form).
@@ -94,6 +95,7 @@ impl Elementwise {
             "globalpool" => &mut self.global_pool,
             "spread" => &mut self.spread,
             "momentum" => &mut self.momentum,
+            "peak" => &mut self.peak,
             _ => return None,
         })
     }
@@ -316,6 +318,18 @@ impl Elementwise {
             None => portable::momentum(gradient, weights, velocity, step),
             // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows. P4: the dispatch table holds only kernels of
             // detected instruction sets. P5: Rust code runs in the default environment.
+            Some(native) => unsafe { native(&raw const args) },
+        }
+    }
+
+    /// y += a * b, `times` times: multiply-adds on registers alone, which show the peak of the machine.
+    pub fn peak(&self, (a, b): (f32, f32), times: usize, y: &mut [f32]) {
+        let factor = [f64::from(a), f64::from(b), 0.0, 0.0];
+        let args = LeanElementwiseArgs { y: y.as_mut_ptr(), factor, ..empty(times, y.len()) };
+        match self.peak {
+            None => portable::peak((a, b), times, y),
+            // SAFETY: P1: y is all that is touched, `channels` is its length. P2: y is a unique borrow. P4: the dispatch table holds
+            // only kernels of detected instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }
     }

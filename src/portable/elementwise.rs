@@ -141,3 +141,12 @@ pub(crate) fn momentum(gradient: &[f32], weights: &mut [f32], velocity: &mut [f3
         *weight = flush(*weight - step.learning_rate * step_direction);
     }
 }
+
+/// y += a * b, `times` times.
+pub(crate) fn peak((a, b): (f32, f32), times: usize, y: &mut [f32]) {
+    for y in y {
+        for _ in 0..times {
+            *y = multiply_add(a, b, *y);
+        }
+    }
+}

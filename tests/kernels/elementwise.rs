@@ -8,11 +8,13 @@ use crate::operators::fill::{Fill, ROUNDED};
 use crate::operators::naive::{Reading, naive};
 use crate::subject::Subject;
 
-/// Every remainder of a vector, from no pixel on, in all variants.
+/// Every remainder of a vector, and one more than the blocks of vectors that some kernels take at once; from no pixel on, in all
+/// variants.
 fn problems(subject: &Subject, fill: Fill) -> Vec<Problem> {
     let word = WORDS.into_iter().find(|word| *word == subject.op).expect("an elementwise operator");
     let mut list = Vec::new();
-    for channels in 1..=2 * subject.tile.lanes + 1 {
+    let lanes = subject.tile.lanes;
+    for channels in (1..=2 * lanes + 1).chain([25 * lanes + 1]) {
         for pixels in [0, 1, 2, 5, 9] {
             list.extend((0..4).map(|variant| Problem::new(word, pixels, channels, variant, fill, (channels + pixels) as u64)));
         }

@@ -6,7 +6,7 @@ use crate::common::guard::{Edge, GuardedBuffer};
 use leanresnet::internals::kernel::elementwise::{Elementwise, MomentumStep};
 
 /// Their words in kernel names.
-pub(crate) const WORDS: [&str; 11] = [
+pub(crate) const WORDS: [&str; 12] = [
     "normalize",
     "statistics",
     "gradientstatistics",
@@ -18,6 +18,7 @@ pub(crate) const WORDS: [&str; 11] = [
     "globalpool",
     "spread",
     "momentum",
+    "peak",
 ];
 
 /// Values that a row of a pool has beyond its pairs of pixels: an odd last pixel, and a gap.
@@ -61,7 +62,7 @@ impl Problem {
             "accumulate" => &[n, n],
             "pool" => &[2 * Self::pool_row(pixels, channels) - SPARE * channels],
             "unpool" | "globalpool" => &[n],
-            "spread" => &[channels],
+            "spread" | "peak" => &[channels],
             _ => panic!("no operator `{word}`"),
         };
         let data = |(index, &size): (usize, &usize)| {
@@ -85,7 +86,7 @@ impl Problem {
     /// Additions in the longest chain.
     pub(crate) fn terms(&self) -> usize {
         match self.word {
-            "statistics" | "gradientstatistics" | "globalpool" => self.pixels + 3,
+            "statistics" | "gradientstatistics" | "globalpool" | "peak" => self.pixels + 3,
             _ => 5,
         }
     }
@@ -148,11 +149,12 @@ impl Problem {
                 kernels.spread(x, &mut outputs[0], self.factors[0]);
             }
             ("momentum", [gradient, weights, velocity]) => kernels.momentum(gradient, weights, velocity, &self.step()),
+            ("peak", [y]) => kernels.peak((self.factors[0], self.factors[1]), self.pixels, y),
             (word, _) => return Err(format!("no operator `{word}`")),
         }
         inputs.iter().chain(&outputs).chain(&sums).try_for_each(GuardedBuffer::check)?;
         let updated = match self.word {
-            "accumulate" => 1,
+            "accumulate" | "peak" => 1,
             "momentum" => 2,
             _ => 0,
         };

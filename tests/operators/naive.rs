@@ -90,6 +90,10 @@ pub(crate) fn naive<T: Real>(problem: &Problem, reading: Reading) -> Outputs<T> 
             }));
             values.extend(next_velocity);
         }
+        ("peak", [y]) => {
+            let chain = |start: T| (0..pixels).fold(start, |sum, _| factors[0].mul_add(factors[1], sum));
+            values.extend(y.iter().map(|&start| chain(start)));
+        }
         (word, _) => panic!("no operator `{word}`"),
     }
     Outputs { values, sums }
