@@ -1,7 +1,7 @@
 //! What callers are told when they are wrong: the very words, and the kind that decides the exit code.
 #![forbid(unsafe_code)]
 
-use leanresnet::conv::{ConvDesc, ConvPlan, ConvTask, PackedWeights, TensorView, TensorViewMut};
+use leanresnet::conv::{ConvDesc, ConvPlan, ConvTask, PackedWeights, Residual, TensorView, TensorViewMut};
 use leanresnet::{Error, ErrorKind, Images, Isa, Model, Network, Pool, Result, Session, Stencil};
 
 /// Checks that a call fails as a wrong use with these words.
@@ -113,7 +113,7 @@ fn tensors_of_another_shape() {
         let mut output = [0.0; 64];
         let y = TensorViewMut::new(&mut output[..y.iter().product()], y)?;
         match residual {
-            Some(residual) => plan.run_with_residual(&weights, view(x), view(residual), y),
+            Some(residual) => plan.run_with_residual(&weights, view(x), Residual::Tensor(view(residual)), y),
             None => plan.run(&weights, view(x), y),
         }
     };
@@ -125,8 +125,8 @@ fn tensors_of_another_shape() {
     refused(run(desc, [1, 0, 3, 2], None, y), "shape of input; expected at least one pixel of 2 channels, got 1 x 0 x 3 x 2");
     refused(run(desc, x, None, [1, 4, 3, 1]), "shape of output; expected 1 x 2 x 2 x 1, got 1 x 4 x 3 x 1");
     refused(run(with_residual, x, Some([1, 4, 1, 1]), y), "shape of residual; expected 1 x 2 x 2 x 1, got 1 x 4 x 1 x 1");
-    refused(run(with_residual, x, None, y), "residual; expected a tensor, as the description says, got none");
-    refused(run(desc, x, Some(y), y), "residual; expected none, as the description says, got a tensor");
+    refused(run(with_residual, x, None, y), "residual; expected one, as the description says, got Residual::None");
+    refused(run(desc, x, Some(y), y), "residual; expected none, as the description says, got one");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn tasks_that_there_are_not() {
     let x = [0.0; 12];
     let run = |image, rows, y: usize, scratch| {
         let x = TensorView::new(&x, [2, 3, 2, 1]).unwrap();
-        plan.rows(&ConvTask { image, rows }, &weights, x, None, &mut vec![0.0; y], &mut vec![0.0; scratch])
+        plan.rows(&ConvTask { image, rows }, &weights, x, Residual::None, &mut vec![0.0; y], &mut vec![0.0; scratch])
     };
     run(1, 1..3, 4, needed).unwrap();
     run(0, 2..2, 0, needed).unwrap();

@@ -4,7 +4,7 @@
 mod common;
 
 use common::data::{exact_maximum, integers};
-use leanresnet::conv::{ConvDesc, ConvOperator, ConvPlan, ConvTask, PackedWeights, TensorView, TensorViewMut};
+use leanresnet::conv::{ConvDesc, ConvOperator, ConvPlan, ConvTask, PackedWeights, Residual, TensorView, TensorViewMut};
 use leanresnet::internals::reference::{DenseWeights, Epilogue, LeanWeights, Shape, dense_forward, lean_forward};
 use leanresnet::{Isa, Pool, Stencil};
 use std::ops::Range;
@@ -68,34 +68,40 @@ impl Problem {
         TensorView::new(&self.x, self.shape).unwrap()
     }
 
-    fn residual(&self, shape: [usize; 4]) -> Option<TensorView<'_>> {
-        self.desc.residual.then(|| TensorView::new(&self.residual, shape).unwrap())
+    /// The residual, and what the output holds before a run: the residual itself, or NaN that must not be seen.
+    fn residual(&self, shape: [usize; 4], in_place: bool) -> (Residual<'_>, Vec<f32>) {
+        let nan = vec![f32::NAN; self.expected.len()];
+        match (self.desc.residual, in_place) {
+            (false, _) => (Residual::None, nan),
+            (true, false) => (Residual::Tensor(TensorView::new(&self.residual, shape).unwrap()), nan),
+            (true, true) => (Residual::Output, self.residual.clone()),
+        }
     }
 
     /// One run of a plan that may have run before.
-    fn run(&self, plan: &mut ConvPlan) -> Vec<f32> {
+    fn run(&self, plan: &mut ConvPlan, in_place: bool) -> Vec<f32> {
         let shape = plan.output_shape(self.shape).unwrap();
-        let mut y = vec![f32::NAN; self.expected.len()];
+        let (residual, mut y) = self.residual(shape, in_place);
         let target = TensorViewMut::new(&mut y, shape).unwrap();
-        match self.residual(shape) {
-            Some(residual) => plan.run_with_residual(&self.weights, self.x(), residual, target).unwrap(),
-            None => plan.run(&self.weights, self.x(), target).unwrap(),
+        match residual {
+            Residual::None => plan.run(&self.weights, self.x(), target).unwrap(),
+            _ => plan.run_with_residual(&self.weights, self.x(), residual, target).unwrap(),
         }
         y
     }
 
     /// The same by tasks of up to `step` rows, with scratch memory full of NaN.
-    fn by_tasks(&self, plan: &ConvPlan, step: usize) -> Vec<f32> {
+    fn by_tasks(&self, plan: &ConvPlan, step: usize, in_place: bool) -> Vec<f32> {
         let shape = plan.output_shape(self.shape).unwrap();
         let [images, height, width, channels] = shape;
         let mut scratch = vec![f32::NAN; plan.scratch_values(self.shape[2])];
-        let mut y = vec![f32::NAN; self.expected.len()];
+        let (residual, mut y) = self.residual(shape, in_place);
         for image in 0..images {
             for start in (0..height).step_by(step) {
                 let rows: Range<usize> = start..(start + step).min(height);
                 let values = (image * height + rows.start) * width * channels..(image * height + rows.end) * width * channels;
                 let task = ConvTask { image, rows };
-                plan.rows(&task, &self.weights, self.x(), self.residual(shape), &mut y[values], &mut scratch).unwrap();
+                plan.rows(&task, &self.weights, self.x(), residual, &mut y[values], &mut scratch).unwrap();
             }
         }
         y
@@ -106,10 +112,13 @@ impl Problem {
             let mut plan = ConvPlan::new(&self.desc.with_isa(isa), pool).unwrap();
             let case = format!("{plan:?} {:?} {} threads", self.shape, pool.threads());
             assert!(plan.kernel_name().contains(&format!("_f32_{isa}_")), "{case}");
-            assert_eq!(self.run(&mut plan), self.expected, "{case}");
-            assert_eq!(self.run(&mut plan), self.expected, "again: {case}");
-            for step in [1, 3, 100] {
-                assert_eq!(self.by_tasks(&plan, step), self.expected, "rows of {step}: {case}");
+            for in_place in [false, true] {
+                assert_eq!(self.run(&mut plan, in_place), self.expected, "in place {in_place}: {case}");
+                assert_eq!(self.run(&mut plan, in_place), self.expected, "again, in place {in_place}: {case}");
+                for step in [1, 3, 100] {
+                    let y = self.by_tasks(&plan, step, in_place);
+                    assert_eq!(y, self.expected, "rows of {step}, in place {in_place}: {case}");
+                }
             }
         }
     }
@@ -164,7 +173,7 @@ fn one_plan_serves_images_of_any_size() {
         let mut plan = ConvPlan::new(&desc, &pool).unwrap();
         for shape in [[1, 4, 4, 3], [2, 9, 5000, 3], [3, 2, 1, 3]] {
             let problem = Problem::new(desc, shape, false);
-            assert_eq!(problem.run(&mut plan), problem.expected, "{shape:?}");
+            assert_eq!(problem.run(&mut plan, false), problem.expected, "{shape:?}");
         }
     }
 }

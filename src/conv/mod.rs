@@ -42,4 +42,4 @@ mod work;
 pub use desc::{ConvDesc, ConvOperator};
 pub use pack::PackedWeights;
 pub use plan::{ConvPlan, ConvTask};
-pub use view::{TensorView, TensorViewMut};
+pub use view::{Residual, TensorView, TensorViewMut};

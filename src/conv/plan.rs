@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::desc::{ConvDesc, ConvOperator};
 use super::pack::PackedWeights;
-use super::view::{TensorView, TensorViewMut, text};
+use super::view::{Residual, TensorView, TensorViewMut, text};
 use super::work::{Work, convolution, output_size, scratch_values};
 use crate::dispatch::Kernels;
 use crate::error::{Error, Result};
@@ -98,10 +98,10 @@ impl ConvPlan {
     /// [`Error::Invalid`] for weights of another convolution, or if the description asks for a residual; [`Error::Shape`] if a
     /// tensor has another shape; [`Error::Panicked`] after a defect of this library.
     pub fn run(&mut self, weights: &PackedWeights, x: TensorView<'_>, y: TensorViewMut<'_>) -> Result<()> {
-        self.run_all(weights, x, None, y)
+        self.run_with_residual(weights, x, Residual::None, y)
     }
 
-    /// [`ConvPlan::run`] that adds `residual`, of the output's shape, before the ReLU.
+    /// [`ConvPlan::run`] that adds `residual` before the ReLU; its values are read, and with [`Residual::Output`] those of `y`.
     ///
     /// # Errors
     /// Those of [`ConvPlan::run`]; [`Error::Invalid`] if the description asks for no residual.
@@ -109,60 +109,7 @@ impl ConvPlan {
         &mut self,
         weights: &PackedWeights,
         x: TensorView<'_>,
-        residual: TensorView<'_>,
-        y: TensorViewMut<'_>,
-    ) -> Result<()> {
-        self.run_all(weights, x, Some(residual), y)
-    }
-
-    /// Values of scratch memory that [`ConvPlan::rows`] needs for images `width` pixels wide; 0 for lean and 1x1 convolutions.
-    pub fn scratch_values(&self, width: usize) -> usize {
-        scratch_values(&self.desc, width)
-    }
-
-    /// Computes one task on the calling thread, for callers with threads of their own. Allocates nothing.
-    ///
-    /// `y`: the task's output rows and nothing else, [rows, width, channels] side by side. `scratch`: at least
-    /// [`ConvPlan::scratch_values`] values, whatever they are. `residual`: the whole tensor, as `x` is.
-    ///
-    /// # Errors
-    /// Those of [`ConvPlan::run_with_residual`]; [`Error::Invalid`] for an image or rows that there are not; [`Error::Shape`] if `y`
-    /// or `scratch` has another length.
-    pub fn rows(
-        &self,
-        task: &ConvTask,
-        weights: &PackedWeights,
-        x: TensorView<'_>,
-        residual: Option<TensorView<'_>>,
-        y: &mut [f32],
-        scratch: &mut [f32],
-    ) -> Result<()> {
-        let [images, height, width, channels] = self.check(weights, x, residual)?;
-        if task.image >= images {
-            return Err(Error::invalid("image of the task", format!("less than {images}"), task.image));
-        }
-        if task.rows.start > task.rows.end || task.rows.end > height {
-            return Err(Error::invalid("rows of the task", format!("a range in 0..{height}"), format!("{:?}", task.rows)));
-        }
-        let expected = task.rows.len() * width * channels;
-        if y.len() != expected {
-            return Err(Error::shape("rows of the output", format!("{expected} values"), format!("{} values", y.len())));
-        }
-        let needed = self.scratch_values(x.shape[2]);
-        if scratch.len() < needed {
-            return Err(Error::shape("scratch", format!("at least {needed} values"), format!("{} values", scratch.len())));
-        }
-        if !task.rows.is_empty() {
-            self.work(weights, x, residual).rows(task.image, task.rows.clone(), y, &mut scratch[..needed]);
-        }
-        Ok(())
-    }
-
-    fn run_all(
-        &mut self,
-        weights: &PackedWeights,
-        x: TensorView<'_>,
-        residual: Option<TensorView<'_>>,
+        residual: Residual<'_>,
         y: TensorViewMut<'_>,
     ) -> Result<()> {
         let output = self.check(weights, x, residual)?;
@@ -191,20 +138,67 @@ impl ConvPlan {
         self.region.run(&self.pool, &run)
     }
 
-    fn work<'a>(&self, weights: &'a PackedWeights, x: TensorView<'a>, residual: Option<TensorView<'a>>) -> Work<'a> {
+    /// Values of scratch memory that [`ConvPlan::rows`] needs for images `width` pixels wide; 0 for lean and 1x1 convolutions.
+    pub fn scratch_values(&self, width: usize) -> usize {
+        scratch_values(&self.desc, width)
+    }
+
+    /// Computes one task on the calling thread, for callers with threads of their own. Allocates nothing.
+    ///
+    /// `y`: the task's output rows and nothing else, [rows, width, channels] side by side. `scratch`: at least
+    /// [`ConvPlan::scratch_values`] values, whatever they are. A tensor as `residual` is the whole one, as `x` is.
+    ///
+    /// # Errors
+    /// Those of [`ConvPlan::run_with_residual`]; [`Error::Invalid`] for an image or rows that there are not; [`Error::Shape`] if `y`
+    /// or `scratch` has another length.
+    pub fn rows(
+        &self,
+        task: &ConvTask,
+        weights: &PackedWeights,
+        x: TensorView<'_>,
+        residual: Residual<'_>,
+        y: &mut [f32],
+        scratch: &mut [f32],
+    ) -> Result<()> {
+        let [images, height, width, channels] = self.check(weights, x, residual)?;
+        if task.image >= images {
+            return Err(Error::invalid("image of the task", format!("less than {images}"), task.image));
+        }
+        if task.rows.start > task.rows.end || task.rows.end > height {
+            return Err(Error::invalid("rows of the task", format!("a range in 0..{height}"), format!("{:?}", task.rows)));
+        }
+        let expected = task.rows.len() * width * channels;
+        if y.len() != expected {
+            return Err(Error::shape("rows of the output", format!("{expected} values"), format!("{} values", y.len())));
+        }
+        let needed = self.scratch_values(x.shape[2]);
+        if scratch.len() < needed {
+            return Err(Error::shape("scratch", format!("at least {needed} values"), format!("{} values", scratch.len())));
+        }
+        if !task.rows.is_empty() {
+            self.work(weights, x, residual).rows(task.image, task.rows.clone(), y, &mut scratch[..needed]);
+        }
+        Ok(())
+    }
+
+    fn work<'a>(&self, weights: &'a PackedWeights, x: TensorView<'a>, residual: Residual<'a>) -> Work<'a> {
         Work { weights, x, residual, convolution: convolution(self.kernel, &self.desc, x.shape) }
     }
 
     /// Checks everything but the output; returns its shape.
-    fn check(&self, weights: &PackedWeights, x: TensorView<'_>, residual: Option<TensorView<'_>>) -> Result<[usize; 4]> {
+    fn check(&self, weights: &PackedWeights, x: TensorView<'_>, residual: Residual<'_>) -> Result<[usize; 4]> {
         self.desc.check_weights(weights)?;
         let output = self.output_shape(x.shape)?;
         match residual {
-            Some(residual) if self.desc.residual && residual.shape != output => {
-                Err(Error::shape("residual", text(output), text(residual.shape)))
+            Residual::Tensor(tensor) if self.desc.residual && tensor.shape != output => {
+                Err(Error::shape("residual", text(output), text(tensor.shape)))
             }
-            Some(_) if !self.desc.residual => Err(Error::invalid("residual", "none, as the description says", "a tensor")),
-            None if self.desc.residual => Err(Error::invalid("residual", "a tensor, as the description says", "none")),
+            Residual::None if self.desc.residual => {
+                Err(Error::invalid("residual", "one, as the description says", "Residual::None"))
+            }
+            Residual::Output | Residual::Tensor(_) if !self.desc.residual => {
+                Err(Error::invalid("residual", "none, as the description says", "one"))
+            }
             _ => Ok(output),
         }
     }

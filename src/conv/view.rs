@@ -56,6 +56,17 @@ impl<'a> TensorViewMut<'a> {
     }
 }
 
+/// What a convolution adds to its output before the ReLU.
+#[derive(Clone, Copy, Debug)]
+pub enum Residual<'a> {
+    /// Nothing.
+    None,
+    /// What the output holds: it is updated in place, as in the second half of a residual block.
+    Output,
+    /// Another tensor of the output's shape.
+    Tensor(TensorView<'a>),
+}
+
 /// A shape as messages write it.
 pub(super) fn text([n, h, w, c]: [usize; 4]) -> String {
     format!("{n} x {h} x {w} x {c}")

@@ -5,11 +5,11 @@ use std::ops::Range;
 
 use super::desc::{ConvDesc, ConvOperator};
 use super::pack::PackedWeights;
-use super::view::TensorView;
+use super::view::{Residual, TensorView};
 use crate::exec::segment::Convolution;
 use crate::exec::tensor::Extent;
 use crate::kernel::conv::ConvKernel;
-use crate::kernel::rows::{Layout, Residual, Source};
+use crate::kernel::rows::{self, Layout, Source};
 
 /// Bytes of input rows that are copied at a time beside the zeros that a dense kernel reads: they stay in the second level of cache.
 const BAND_BYTES: usize = 128 * 1024;
@@ -18,7 +18,7 @@ const BAND_BYTES: usize = 128 * 1024;
 pub(super) struct Work<'a> {
     pub(super) weights: &'a PackedWeights,
     pub(super) x: TensorView<'a>,
-    pub(super) residual: Option<TensorView<'a>>,
+    pub(super) residual: Residual<'a>,
     pub(super) convolution: Convolution,
 }
 
@@ -94,12 +94,13 @@ impl Work<'_> {
     }
 
     /// Calls the kernel. `y` begins with row `y_first` of the output.
-    fn call(&self, x: (&[f32], Layout), image: usize, rows: Range<usize>, (y, y_first): (&mut [f32], usize)) {
+    fn call(&self, x: (&[f32], Layout), image: usize, range: Range<usize>, (y, y_first): (&mut [f32], usize)) {
         let output = self.convolution.output_layout();
-        let residual = match &self.residual {
-            Some(residual) => Residual::Rows(Source { data: residual.image(image), layout: output }),
-            None => Residual::None,
+        let residual = match self.residual {
+            Residual::None => rows::Residual::None,
+            Residual::Output => rows::Residual::Output,
+            Residual::Tensor(tensor) => rows::Residual::Rows(Source { data: tensor.image(image), layout: output }),
         };
-        self.convolution.run(self.weights, x, (y, output.starting_at(y_first)), residual, rows);
+        self.convolution.run(self.weights, x, (y, output.starting_at(y_first)), residual, range);
     }
 }
