@@ -56,6 +56,11 @@ impl Output {
         print(&text)
     }
 
+    /// True if the answer is JSON.
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
     /// True if progress and messages are unwanted.
     pub fn is_quiet(&self) -> bool {
         self.quiet

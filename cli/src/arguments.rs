@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::answer::Output;
 use crate::failure::Failure;
-use crate::verbs::{completions, eval, import, predict, summary, train};
+use crate::verbs::{bench, completions, eval, import, predict, summary, train};
 
 /// Trains, evaluates and measures lean residual networks on CPUs.
 ///
@@ -93,6 +93,9 @@ pub enum Verb {
   leanresnet predict runs/small-synthetic-1 picture.png --top 3
   leanresnet predict base.safetensors --input x.npy --output y.npy")]
     Predict(predict::Options),
+    /// Measure how fast networks, layers and training run, beside the peak of the machine
+    #[command(after_help = "Example: leanresnet bench net --preset small --batch 1,64 --isa avx2,avx512 --json")]
+    Bench(bench::Options),
     /// Make a model file from the state dict of another program (safetensors)
     #[command(after_help = "Example: leanresnet import state_dict.safetensors --preset base -o base.safetensors")]
     Import(import::Options),
@@ -110,6 +113,7 @@ impl Verb {
             Verb::Train(_) => "train",
             Verb::Eval(_) => "eval",
             Verb::Predict(_) => "predict",
+            Verb::Bench(_) => "bench",
             Verb::Import(_) => "import",
             Verb::Completions(_) => "completions",
         }

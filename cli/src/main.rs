@@ -18,6 +18,7 @@ mod network_source;
 mod npy;
 mod picture;
 mod progress;
+mod stopwatch;
 mod table;
 mod verbs;
 mod whole_file;
@@ -51,6 +52,7 @@ fn run(arguments: Arguments, output: &Output) -> Outcome {
         Verb::Train(options) => verbs::train::run(&context, &options),
         Verb::Eval(options) => verbs::eval::run(&context, &options),
         Verb::Predict(options) => verbs::predict::run(&context, &options),
+        Verb::Bench(options) => verbs::bench::run(&context, &options),
         Verb::Import(options) => verbs::import::run(&context, &options),
         Verb::Completions(options) => verbs::completions::run(&options),
     }

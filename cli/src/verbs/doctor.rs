@@ -3,13 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
-use leanresnet::{Isa, build_info};
+use leanresnet::{Isa, Pool, build_info, peak_gflops};
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::{machine, table};
+
+/// How long the peak of an instruction set is measured.
+const PEAK_TIME: Duration = Duration::from_millis(100);
 
 #[derive(Serialize)]
 struct Answer {
@@ -44,13 +48,24 @@ pub fn run(context: &Context<'_>) -> Outcome {
         threads_from,
         cpu: machine::processor(),
         caches: machine::caches(),
-        peak_gflops: BTreeMap::new(),
+        peak_gflops: peaks()?,
         bandwidth_gbs: machine::bandwidth_gbs(),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" },
         warnings: warnings(isa, threads),
     };
     context.output.answer(&answer, || text(&answer))?;
     Ok(0)
+}
+
+/// The peak of one thread on every instruction set with kernels.
+fn peaks() -> Result<BTreeMap<&'static str, f64>, Failure> {
+    let mut peaks = BTreeMap::new();
+    for isa in Isa::available() {
+        if let Some(gflops) = peak_gflops(&Pool::inline(), isa, PEAK_TIME)? {
+            peaks.insert(isa.name(), gflops);
+        }
+    }
+    Ok(peaks)
 }
 
 /// What keeps this build or this call from being as fast as the machine.

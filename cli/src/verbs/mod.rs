@@ -1,5 +1,6 @@
 //! The verbs of the command line, one module each.
 
+pub mod bench;
 pub mod completions;
 pub mod doctor;
 pub mod eval;

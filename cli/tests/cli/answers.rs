@@ -137,3 +137,30 @@ fn completions() {
         assert!(script.contains("leanresnet") && script.contains("summary"), "{shell}");
     }
 }
+
+/// The keys of one cell of `bench`.
+const CELL: &str = "what preset shape op stencil variant batch threads isa dtype ms_per_image ms_min spread images_per_second gflops \
+                    peak_gflops fraction kernel";
+
+#[test]
+fn bench() {
+    let scratch = Scratch::new();
+    let short = ["--seconds", "0.02", "--rounds", "2", "--threads", "1", "--json"];
+    let bench = |words: &[&str]| scratch.run(&[&["bench"][..], words, &short].concat()).expect(0);
+    let net = bench(&["net", "--config", "config.toml", "--batch", "1,3"]);
+    assert_eq!(net.stdout.lines().count(), 2);
+    let cell = net.json("bench", CELL);
+    assert_eq!((&cell["what"], &cell["batch"], &cell["threads"]), (&"net".into(), &3.into(), &1.into()));
+    assert!(cell["ms_min"].as_f64() <= cell["ms_per_image"].as_f64() && cell["kernel"].is_string());
+    let words = ["layer", "--shape", "4x5x16,3x3x8", "--op", "lean,dense", "--stencil", "cross5,box9", "--isa", "portable"];
+    let layer = bench(&words);
+    assert_eq!(layer.stdout.lines().count(), 2 * (2 + 1));
+    assert_eq!(layer.json("bench", CELL)["isa"], "portable");
+    let train = bench(&["train", "--config", "config.toml", "--batch", "4"]);
+    assert_eq!(train.json("bench", CELL)["what"], "train");
+    let words = ["bench", "layer", "--shape", "4x4x8", "--seconds", "0.02", "--rounds", "1"];
+    assert!(scratch.run(&words).expect(0).stdout.contains("GFLOP/s"));
+    scratch.run(&["bench", "layer", "--shape", "4x4"]).expect_error(2, &["HEIGHTxWIDTHxCHANNELS"]);
+    scratch.run(&["bench", "net", "--seconds", "0"]).expect_error(2, &["--seconds"]);
+    scratch.run(&["bench", "net", "--bach", "3"]).expect_error(2, &["--bach", "hint: leanresnet bench net --help"]);
+}

@@ -1,0 +1,162 @@
+//! One combination of what is measured with batch, threads and instruction set; and measuring all of them.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Duration;
+
+use leanresnet::{Isa, Pool, peak_gflops};
+use serde::Serialize;
+
+use super::options::Measure;
+use crate::context::Context;
+use crate::failure::{Failure, expected};
+use crate::progress;
+use crate::stopwatch::{Stopwatch, Work, median};
+use crate::table::Table;
+
+/// What a cell measures; the keys of the answer that are not results.
+#[derive(Clone, Serialize)]
+pub struct Subject {
+    pub what: &'static str,
+    pub preset: Option<String>,
+    /// Height, width, channels.
+    pub shape: Option<[usize; 3]>,
+    pub op: Option<String>,
+    pub stencil: Option<&'static str>,
+    pub variant: Option<String>,
+    pub batch: usize,
+    pub threads: usize,
+    pub isa: &'static str,
+    pub dtype: String,
+}
+
+/// A combination that is to be measured.
+pub struct Cell {
+    pub subject: Subject,
+    pub kernel: Option<String>,
+    pub isa: Isa,
+    pub work: Work<'static>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    subject: Subject,
+    ms_per_image: f64,
+    ms_min: f64,
+    spread: f64,
+    images_per_second: f64,
+    gflops: f64,
+    /// None without a kernel to measure it with.
+    peak_gflops: Option<f64>,
+    fraction: Option<f64>,
+    kernel: Option<String>,
+}
+
+/// Threads and instruction sets of the command line, in all combinations.
+pub fn machines(context: &Context<'_>) -> Result<Vec<(Pool, Isa)>, Failure> {
+    let mut machines = Vec::new();
+    for isa in context.isa_list()? {
+        for threads in context.threads_list()? {
+            machines.push((Pool::new(threads)?, isa));
+        }
+    }
+    Ok(machines)
+}
+
+/// How long a round measures each peak.
+const PEAK_TIME: Duration = Duration::from_millis(40);
+
+/// The peak of threads and instruction set, once per round.
+struct Peak {
+    pool: Pool,
+    isa: Isa,
+    rounds: Vec<f64>,
+}
+
+/// Measures all cells in rounds, each cell once per round, so that slow moments of the machine meet all of them; and beside them the
+/// peak of every combination of threads and instruction set.
+pub fn measure(context: &Context<'_>, cells: Vec<Cell>, measure: &Measure) -> Result<(), Failure> {
+    if !(measure.seconds.is_finite() && measure.seconds > 0.0) {
+        let message = expected("--seconds", "a number above 0", measure.seconds);
+        return Err(Failure::usage(message, "leanresnet bench net --seconds 1"));
+    }
+    let seconds = measure.seconds / f64::from(measure.rounds);
+    let bar = progress::bar(
+        context.progress(),
+        u64::from(measure.rounds) * cells.len() as u64,
+        "{wide_bar} {pos}/{len} measurements  ETA {eta}",
+    );
+    let mut peaks = BTreeMap::new();
+    let mut timed = Vec::new();
+    for Cell { subject, kernel, isa, work } in cells {
+        let key = (subject.isa, subject.threads);
+        if let Entry::Vacant(place) = peaks.entry(key) {
+            place.insert(Peak { pool: Pool::new(subject.threads)?, isa, rounds: Vec::new() });
+        }
+        timed.push((subject, kernel, Stopwatch::new(work, seconds)?));
+    }
+    for _ in 0..measure.rounds {
+        for peak in peaks.values_mut() {
+            peak.rounds.extend(peak_gflops(&peak.pool, peak.isa, PEAK_TIME)?);
+        }
+        for (_, _, stopwatch) in &mut timed {
+            stopwatch.round()?;
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    let answers: Vec<Answer> = timed
+        .into_iter()
+        .map(|(subject, kernel, stopwatch)| {
+            let rounds = &peaks[&(subject.isa, subject.threads)].rounds;
+            let peak_gflops = (!rounds.is_empty()).then(|| median(rounds));
+            answer(subject, kernel, &stopwatch, peak_gflops)
+        })
+        .collect();
+    if context.output.is_json() {
+        return answers.iter().try_for_each(|answer| context.output.answer(answer, String::new));
+    }
+    crate::answer::print(&text(&answers))
+}
+
+fn answer(subject: Subject, kernel: Option<String>, stopwatch: &Stopwatch<'_>, peak_gflops: Option<f64>) -> Answer {
+    let images = stopwatch.images() as f64;
+    Answer {
+        subject,
+        ms_per_image: 1e3 * stopwatch.median() / images,
+        ms_min: 1e3 * stopwatch.minimum() / images,
+        spread: stopwatch.spread(),
+        images_per_second: images / stopwatch.median(),
+        gflops: stopwatch.gflops(),
+        peak_gflops,
+        fraction: peak_gflops.map(|peak| stopwatch.gflops() / peak),
+        kernel,
+    }
+}
+
+fn text(answers: &[Answer]) -> String {
+    let header = ["what", "batch", "threads", "isa", "ms/image", "min", "spread", "images/s", "GFLOP/s", "of peak", "kernel"];
+    let mut table = Table::new(&header);
+    for answer in answers {
+        let subject = &answer.subject;
+        let shape = subject.shape.map(|[height, width, channels]| format!("{height}x{width}x{channels}"));
+        let words = [subject.preset.clone(), subject.op.clone(), subject.stencil.map(str::to_owned), shape];
+        let what: Vec<String> = [Some(subject.what.to_owned())].into_iter().chain(words).flatten().collect();
+        table.row(vec![
+            what.join(" "),
+            subject.batch.to_string(),
+            subject.threads.to_string(),
+            subject.isa.to_owned(),
+            format!("{:.4}", answer.ms_per_image),
+            format!("{:.4}", answer.ms_min),
+            format!("{:.0} %", 100.0 * answer.spread),
+            format!("{:.0}", answer.images_per_second),
+            format!("{:.1}", answer.gflops),
+            answer.fraction.map_or_else(|| "unknown".to_owned(), |fraction| format!("{:.0} %", 100.0 * fraction)),
+            answer.kernel.clone().unwrap_or_default(),
+        ]);
+    }
+    table.render()
+}

@@ -1,0 +1,62 @@
+//! `leanresnet bench net`: inference of a whole network.
+#![forbid(unsafe_code)]
+
+use leanresnet::net::layers;
+use leanresnet::{Images, Model, Network, Session};
+
+use super::cell::{Cell, Subject, machines};
+use super::options::NetworkOptions;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::stopwatch::Work;
+
+/// All combinations.
+pub fn cells(context: &Context<'_>, options: &NetworkOptions) -> Result<Vec<Cell>, Failure> {
+    let network = options.network.network()?;
+    let model = Model::random(&network, 1);
+    let batches = if options.measure.batch.is_empty() { &[1, 64][..] } else { &options.measure.batch };
+    let mut cells = Vec::new();
+    for dtype in &options.measure.dtype {
+        for &batch in batches {
+            for (pool, isa) in machines(context)? {
+                let batch = batch as usize;
+                let threads = pool.threads();
+                let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).build()?;
+                let subject = Subject {
+                    what: "net",
+                    preset: Some(options.network.label()),
+                    shape: None,
+                    op: None,
+                    stencil: None,
+                    variant: None,
+                    batch,
+                    threads,
+                    isa: isa.name(),
+                    dtype: dtype.clone(),
+                };
+                let kernel = main_kernel(&network, &session);
+                cells.push(Cell { subject, kernel, isa, work: work(&network, session, batch) });
+            }
+        }
+    }
+    Ok(cells)
+}
+
+fn work(network: &Network, mut session: Session, batch: usize) -> Work<'static> {
+    let [channels, height, width] = network.input();
+    let values: Vec<f32> = (0..batch * channels * height * width).map(|index| (index % 17) as f32 / 8.0 - 1.0).collect();
+    let run = move || {
+        session.run(Images::nhwc_f32(&values, [batch, channels, height, width])?)?;
+        Ok(())
+    };
+    Work { images: batch, flops: 2 * network.macs() * batch as u64, run: Box::new(run) }
+}
+
+/// The kernel that does most of the multiply-adds.
+fn main_kernel(network: &Network, session: &Session) -> Option<String> {
+    let layers = layers(network);
+    let macs = |name: &str| -> u64 { layers.iter().filter(|layer| layer.name == name).map(|layer| layer.macs).sum() };
+    let kernels = session.kernels();
+    let total = |kernel: &str| -> u64 { kernels.iter().filter(|(_, other)| *other == kernel).map(|(name, _)| macs(name)).sum() };
+    kernels.iter().map(|(_, kernel)| *kernel).max_by_key(|kernel| total(kernel)).map(str::to_owned)
+}

@@ -1,0 +1,99 @@
+//! The flags of `leanresnet bench`.
+#![forbid(unsafe_code)]
+
+use clap::{Args, Subcommand};
+use leanresnet::Stencil;
+
+use crate::network_source::NetworkSource;
+
+/// Arguments of the verb.
+#[derive(Args)]
+pub struct Options {
+    #[command(subcommand)]
+    pub subject: Subject,
+}
+
+/// What is measured.
+#[derive(Subcommand)]
+pub enum Subject {
+    /// Inference of a whole network
+    #[command(after_help = "Example: leanresnet bench net --preset base --batch 1,64 --threads 1,2")]
+    Net(NetworkOptions),
+    /// A single convolution
+    #[command(after_help = "Example: leanresnet bench layer --shape 32x32x64,8x8x256 --op lean,dense --isa avx2,avx512")]
+    Layer(LayerOptions),
+    /// Steps of training
+    #[command(after_help = "Example: leanresnet bench train --preset small --batch 128")]
+    Train(NetworkOptions),
+}
+
+/// How it is measured.
+#[derive(Args)]
+pub struct Measure {
+    /// Images at once
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub batch: Vec<u32>,
+    /// Number formats
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32", value_parser = ["f32"])]
+    pub dtype: Vec<String>,
+    /// Seconds for each combination, over all rounds
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    pub seconds: f64,
+    /// Rounds: each measures every combination once, in turn
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub rounds: u32,
+}
+
+/// Flags of `bench net` and `bench train`.
+#[derive(Args)]
+pub struct NetworkOptions {
+    #[command(flatten)]
+    pub network: NetworkSource,
+    #[command(flatten)]
+    pub measure: Measure,
+}
+
+/// Flags of `bench layer`.
+#[derive(Args)]
+pub struct LayerOptions {
+    /// Height, width and channels of input and output
+    #[arg(long, value_name = "HxWxC,...", value_delimiter = ',', default_value = "32x32x64", value_parser = parse_shape)]
+    pub shape: Vec<[usize; 3]>,
+    /// Stencils of lean convolutions
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cross5")]
+    pub stencil: Vec<Stencil>,
+    /// Operators
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "lean", value_parser = ["lean", "dense"])]
+    pub op: Vec<String>,
+    /// Stencil and 1x1 part in one pass
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "fused", value_parser = ["fused"])]
+    pub variant: Vec<String>,
+    #[command(flatten)]
+    pub measure: Measure,
+}
+
+/// Most values of a layer's image.
+const MOST_VALUES: usize = 1 << 26;
+
+fn parse_shape(text: &str) -> Result<[usize; 3], String> {
+    let extents: Option<Vec<usize>> = text.split('x').map(|extent| extent.parse().ok().filter(|&extent| extent > 0)).collect();
+    let shape: Option<[usize; 3]> = extents.and_then(|extents| extents.try_into().ok());
+    let size = |shape: &[usize; 3]| shape.iter().try_fold(1_usize, |product, &extent| product.checked_mul(extent));
+    let is_small = |shape: &[usize; 3]| size(shape).is_some_and(|values| values <= MOST_VALUES) && shape[2] <= 1 << 13;
+    shape
+        .filter(is_small)
+        .ok_or_else(|| "expected HEIGHTxWIDTHxCHANNELS of at most 2^26 values and 8192 channels, as 32x32x64".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes() {
+        assert_eq!(parse_shape("7x8x32"), Ok([7, 8, 32]));
+        for wrong in ["", "7x8", "7x8x0", "axbxc", "7x8x9x1", "1x1x9999", "99999x99999x64"] {
+            assert!(parse_shape(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! `leanresnet bench train`: steps of training, without reading the data.
+#![forbid(unsafe_code)]
+
+use leanresnet::data::SoftLabel;
+use leanresnet::train::{Executor, NetworkExecutor, Update};
+use leanresnet::{Network, TrainConfig};
+
+use super::cell::{Cell, Subject, machines};
+use super::options::NetworkOptions;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::stopwatch::Work;
+
+/// Forward pass, gradient of the activations, gradient of the weights: each as many multiply-adds as the forward pass.
+const PASSES: u64 = 3;
+/// Low, so that weights stay finite however long the measurement takes.
+const LEARNING_RATE: f32 = 1e-6;
+
+/// All combinations.
+pub fn cells(context: &Context<'_>, options: &NetworkOptions) -> Result<Vec<Cell>, Failure> {
+    let network = options.network.network()?;
+    let config = TrainConfig::default();
+    let batches = if options.measure.batch.is_empty() { &[128][..] } else { &options.measure.batch };
+    let mut cells = Vec::new();
+    for dtype in &options.measure.dtype {
+        for &batch in batches {
+            for (pool, isa) in machines(context)? {
+                let subject = Subject {
+                    what: "train",
+                    preset: Some(options.network.label()),
+                    shape: None,
+                    op: None,
+                    stencil: None,
+                    variant: None,
+                    batch: batch as usize,
+                    threads: pool.threads(),
+                    isa: isa.name(),
+                    dtype: dtype.clone(),
+                };
+                let executor = NetworkExecutor::new(&network, &config, pool, isa)?;
+                cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch as usize) });
+            }
+        }
+    }
+    Ok(cells)
+}
+
+fn work(network: &Network, mut executor: NetworkExecutor, batch: usize) -> Work<'static> {
+    let image: usize = network.input().iter().product();
+    let values: Vec<f32> = (0..batch * image).map(|index| (index % 17) as f32 / 8.0 - 1.0).collect();
+    let classes = network.classes();
+    let labels: Vec<SoftLabel> = (0..batch).map(|index| SoftLabel::hard((index % classes) as u32)).collect();
+    let run = move || {
+        executor.forward_backward(&values, &labels)?;
+        std::hint::black_box(executor.gradient_norm());
+        executor.update(&Update::new(LEARNING_RATE))?;
+        Ok(())
+    };
+    Work { images: batch, flops: PASSES * 2 * network.macs() * batch as u64, run: Box::new(run) }
+}
