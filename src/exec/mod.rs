@@ -1,6 +1,7 @@
 //! Running work on threads: pools, regions of phases, memory that tasks share.
 
 pub(crate) mod peak;
+mod phases;
 pub(crate) mod pool;
 pub(crate) mod region;
 pub(crate) mod segment;

@@ -10,17 +10,13 @@
 
 use std::any::Any;
 use std::cell::Cell;
-use std::hint;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
+use crate::exec::phases::Phases;
 use crate::exec::pool::Pool;
-
-/// How long a thread spins for the end of a phase before it starts to yield.
-const SPIN: Duration = Duration::from_micros(20);
 
 /// Work in phases; all tasks of a phase are done before the next one begins.
 pub(crate) trait Program: Sync {
@@ -32,26 +28,17 @@ pub(crate) trait Program: Sync {
     fn run(&self, phase: usize, task: usize, worker: usize);
 }
 
-/// Counters of one phase, on a cache line of their own.
-#[derive(Default)]
-#[repr(align(128))]
-struct Counters {
-    claimed: AtomicUsize,
-    done: AtomicUsize,
-}
-
-/// The counters of a region; kept between runs, so that a run allocates nothing.
+/// A place to run programs. Its counters are kept between runs, so that a run allocates nothing.
 #[derive(Default)]
 pub(crate) struct Region {
-    counters: Vec<Counters>,
+    phases: Phases,
 }
 
 /// What the threads of one run share.
 struct Run<'a> {
     program: &'a dyn Program,
-    counters: &'a [Counters],
+    phases: &'a Phases,
     arrived: AtomicUsize,
-    poisoned: AtomicBool,
     panic: Mutex<Option<String>>,
 }
 
@@ -61,18 +48,8 @@ impl Region {
     /// # Errors
     /// [`Error::Panicked`] if a task panicked; the other threads have left the region then.
     pub(crate) fn run(&mut self, pool: &Pool, program: &dyn Program) -> Result<()> {
-        self.counters.resize_with(program.phases().max(self.counters.len()), Counters::default);
-        for counters in &mut self.counters {
-            *counters.claimed.get_mut() = 0;
-            *counters.done.get_mut() = 0;
-        }
-        let run = Run {
-            program,
-            counters: &self.counters,
-            arrived: AtomicUsize::new(0),
-            poisoned: AtomicBool::new(false),
-            panic: Mutex::new(None),
-        };
+        self.phases.reset(program.phases());
+        let run = Run { program, phases: &self.phases, arrived: AtomicUsize::new(0), panic: Mutex::new(None) };
         let threads = pool.threads();
         if threads == 1 {
             run.work();
@@ -128,48 +105,19 @@ impl Run<'_> {
     /// One thread's way through all phases.
     fn work(&self) {
         let worker = self.arrived.fetch_add(1, Ordering::Relaxed);
-        for (phase, counters) in self.counters.iter().enumerate().take(self.program.phases()) {
-            let tasks = self.program.tasks(phase);
-            loop {
-                let task = counters.claimed.fetch_add(1, Ordering::Relaxed);
-                if task >= tasks || self.poisoned.load(Ordering::Relaxed) {
-                    break;
-                }
-                let result = catch_unwind(AssertUnwindSafe(|| inside(|| self.program.run(phase, task, worker))));
-                if let Err(panic) = result {
-                    self.poison(panic.as_ref());
-                    return;
-                }
-                counters.done.fetch_add(1, Ordering::Release);
-            }
-            if !self.wait(&counters.done, tasks) {
-                return;
-            }
-        }
+        let run = |phase, task| {
+            let result = catch_unwind(AssertUnwindSafe(|| inside(|| self.program.run(phase, task, worker))));
+            result.map_err(|panic| self.note(panic.as_ref())).is_ok()
+        };
+        self.phases.walk(|phase| self.program.tasks(phase), run);
     }
 
-    /// Waits until all tasks of a phase are done; false if the region was poisoned instead.
-    fn wait(&self, done: &AtomicUsize, tasks: usize) -> bool {
-        let mut started = None;
-        while done.load(Ordering::Acquire) < tasks {
-            if self.poisoned.load(Ordering::Relaxed) {
-                return false;
-            }
-            if started.get_or_insert_with(Instant::now).elapsed() < SPIN {
-                hint::spin_loop();
-            } else {
-                std::thread::yield_now();
-            }
-        }
-        true
-    }
-
-    fn poison(&self, panic: &(dyn Any + Send)) {
+    /// Keeps the message of the first panic.
+    fn note(&self, panic: &(dyn Any + Send)) {
         let message = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
         if let Ok(mut slot) = self.panic.lock() {
             slot.get_or_insert(message.unwrap_or_else(|| "no message".into()));
         }
-        self.poisoned.store(true, Ordering::Relaxed);
     }
 }
 
@@ -249,6 +197,24 @@ mod tests {
                 Region::default().run(&pool, &Nested(2, pool.clone())).unwrap();
             }
         }
+    }
+
+    /// A thread of the pool that does something else for as long as the region runs.
+    #[test]
+    fn a_busy_thread_is_not_waited_for() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let pool = std::sync::Arc::new(pool);
+        let (started, has_started) = std::sync::mpsc::channel();
+        let (finish, may_finish) = std::sync::mpsc::channel::<()>();
+        pool.spawn(move || {
+            started.send(()).unwrap();
+            may_finish.recv().unwrap();
+        });
+        has_started.recv().unwrap();
+        for _ in 0..20 {
+            check(&Pool::from_rayon(pool.clone()));
+        }
+        finish.send(()).unwrap();
     }
 
     struct Panics;
