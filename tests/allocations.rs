@@ -6,6 +6,8 @@ mod networks;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+#[cfg(target_os = "linux")]
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -189,27 +191,38 @@ fn training_on_two_threads_allocates_blocks_of_the_pools_queue_only() {
     }
 }
 
-/// Threads of this process that a pool of this crate started.
+/// The threads of this process, by their numbers, which the system gives when a thread is made.
 #[cfg(target_os = "linux")]
-fn pool_threads() -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("comm")).ok());
+fn threads() -> BTreeSet<std::ffi::OsString> {
+    std::fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().file_name()).collect()
+}
+
+/// Threads of a pool of this crate that are not among `before`; a thread names itself, some time after it is made.
+#[cfg(target_os = "linux")]
+fn pool_threads(before: &BTreeSet<std::ffi::OsString>) -> usize {
+    let name = |task| std::fs::read_to_string(std::path::Path::new("/proc/self/task").join(task).join("comm")).ok();
+    let names = threads().into_iter().filter(|task| !before.contains(task)).filter_map(name);
     names.filter(|name| name.starts_with("leanresnet-")).count()
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn an_inline_pool_starts_no_thread() {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_millis(100);
     let _alone = alone();
-    let before = pool_threads();
+    let before = threads();
     let case = &cases()[0];
     for pool in [Pool::inline(), Pool::new(1).unwrap()] {
         session(case, pool.clone(), 4).run(images(case, &case.images(4), 4)).unwrap();
         steps(case, pool, 1);
     }
-    // Threads of another test's pool may be ending.
-    assert!(pool_threads() <= before, "threads were started");
+    std::thread::sleep(PATIENCE);
+    assert_eq!(pool_threads(&before), 0, "threads were started");
     let pool = Pool::new(2).unwrap();
     session(case, pool.clone(), 4).run(images(case, &case.images(4), 4)).unwrap();
-    assert!(pool_threads() >= 2, "the names of threads have changed");
+    let appeared = (0..300).any(|_| {
+        std::thread::sleep(PATIENCE);
+        pool_threads(&before) == 2
+    });
+    assert!(appeared, "the names of threads have changed");
 }

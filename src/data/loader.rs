@@ -1,9 +1,8 @@
 //! Batches for training and evaluation.
 #![forbid(unsafe_code)]
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
+use crate::exec::pool::Pool;
 use crate::net::Preprocess;
 use crate::random::{Purpose, Random};
 
@@ -35,7 +34,7 @@ impl SoftLabel {
     }
 }
 
-/// Turns samples of a data set into augmented, normalised numbers, image by image on all threads of the current rayon pool.
+/// Turns samples of a data set into augmented, normalised numbers, image by image on the threads of a pool.
 ///
 /// What becomes of a sample depends on the seed, the epoch and its index only: not on the batch that it is in, not on threads.
 pub struct BatchLoader<'a> {
@@ -46,10 +45,11 @@ pub struct BatchLoader<'a> {
     seed: u64,
     /// The bytes of the images of a batch; kept, so that loading allocates only when a batch is larger than all before.
     bytes: Vec<u8>,
+    pool: Pool,
 }
 
 impl<'a> BatchLoader<'a> {
-    /// A loader of `dataset`; [`Augmentation::default`] leaves the images as they are.
+    /// A loader of `dataset` on [`Pool::shared`]; [`Augmentation::default`] leaves the images as they are.
     ///
     /// # Errors
     /// [`Error::Invalid`] if `preprocess` or `augmentation` does not fit the images.
@@ -60,7 +60,13 @@ impl<'a> BatchLoader<'a> {
         if u32::try_from(dataset.len()).is_err() {
             return Err(Error::invalid("images of a data set", "fewer than 2^32", dataset.len()));
         }
-        Ok(Self { dataset, table: preprocess.table(), augmentation, seed, bytes: Vec::new() })
+        Ok(Self { dataset, table: preprocess.table(), augmentation, seed, bytes: Vec::new(), pool: Pool::shared() })
+    }
+
+    /// The same on other threads.
+    #[must_use]
+    pub fn with_pool(self, pool: Pool) -> Self {
+        Self { pool, ..self }
     }
 
     /// Writes the images `samples` to `images` (N x H x W x C) and what they show to `labels` (N).
@@ -74,9 +80,9 @@ impl<'a> BatchLoader<'a> {
         if bytes.len() < samples.len() * image {
             bytes.resize(samples.len() * image, 0);
         }
-        let loaded = (samples.par_iter().zip(labels.par_iter_mut()))
-            .zip(images.par_chunks_exact_mut(image).zip(bytes.par_chunks_exact_mut(image)))
-            .try_for_each(|((&sample, label), (image, bytes))| {
+        let places = labels.iter_mut().zip(images.chunks_exact_mut(image)).zip(bytes.chunks_exact_mut(image));
+        let loaded =
+            self.pool.try_for_each(samples.iter().zip(places).collect::<Vec<_>>(), |(&sample, ((label, image), bytes))| {
                 *label = self.load_sample(epoch, sample, image, bytes)?;
                 Ok(())
             });
@@ -152,8 +158,12 @@ mod tests {
     }
 
     fn load(augmentation: Augmentation, seed: u64, epoch: u64, samples: &[u32]) -> (Vec<f32>, Vec<SoftLabel>) {
+        load_on(Pool::inline(), augmentation, seed, epoch, samples)
+    }
+
+    fn load_on(pool: Pool, augmentation: Augmentation, seed: u64, epoch: u64, samples: &[u32]) -> (Vec<f32>, Vec<SoftLabel>) {
         let dataset = images(20);
-        let mut loader = BatchLoader::new(&dataset, &preprocess(), augmentation, seed).unwrap();
+        let mut loader = BatchLoader::new(&dataset, &preprocess(), augmentation, seed).unwrap().with_pool(pool);
         let mut values = vec![f32::NAN; samples.len() * IMAGE];
         let mut labels = vec![SoftLabel::default(); samples.len()];
         loader.load(epoch, samples, &mut values, &mut labels).unwrap();
@@ -203,8 +213,8 @@ mod tests {
         let samples: Vec<u32> = (0..20).rev().collect();
         let (values, labels) = load(everything(), 1, 3, &samples);
         for threads in [1, 3] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| load(everything(), 1, 3, &samples)), (values.clone(), labels.clone()));
+            let pool = Pool::new(threads).unwrap();
+            assert_eq!(load_on(pool, everything(), 1, 3, &samples), (values.clone(), labels.clone()));
         }
         for (batch, &sample) in samples.iter().enumerate() {
             let (alone, label) = load(everything(), 1, 3, &[sample]);

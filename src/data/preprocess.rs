@@ -1,9 +1,8 @@
 //! The mean and standard deviation of a data set's pixels: how bytes become the numbers that a network sees.
 #![forbid(unsafe_code)]
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
+use crate::exec::pool::Pool;
 use crate::net::Preprocess;
 
 use super::Dataset;
@@ -11,26 +10,27 @@ use super::Dataset;
 /// Images per task when a data set is measured.
 const CHUNK: usize = 256;
 
-/// The mean and standard deviation of all pixels of `dataset`. A channel that is constant gets the standard deviation 1.
+/// The mean and standard deviation of all pixels of `dataset`, measured on the threads of `pool`. A channel that is constant gets the standard deviation 1.
 ///
 /// The sums are sums of integers: exact, whatever the number of threads.
 ///
 /// # Errors
 /// [`Error::Invalid`] if there is no image; the errors of [`Dataset::image`].
-pub fn measure_preprocess(dataset: &dyn Dataset) -> Result<Preprocess> {
+pub fn measure_preprocess(dataset: &dyn Dataset, pool: &Pool) -> Result<Preprocess> {
     let [channels, height, width] = dataset.shape();
     let pixels = (dataset.len() * height * width) as f64;
     if pixels == 0.0 {
         return Err(Error::invalid("data set to measure", "at least one image", "an empty one"));
     }
-    let starts: Vec<usize> = (0..dataset.len()).step_by(CHUNK).collect();
-    let zero = || vec![[0_u64; 2]; channels];
-    let sums = starts.into_par_iter().map(|start| chunk_sums(dataset, start)).try_reduce(zero, |mut total, chunk| {
-        for (total, chunk) in total.iter_mut().zip(chunk) {
+    let mut chunks = vec![vec![[0_u64; 2]; channels]; dataset.len().div_ceil(CHUNK)];
+    let items: Vec<_> = chunks.iter_mut().enumerate().collect();
+    pool.try_for_each(items, |(chunk, sums)| add_chunk(dataset, chunk * CHUNK, sums))?;
+    let mut sums = vec![[0_u64; 2]; channels];
+    for chunk in &chunks {
+        for (total, chunk) in sums.iter_mut().zip(chunk) {
             *total = [total[0] + chunk[0], total[1] + chunk[1]];
         }
-        Ok(total)
-    })?;
+    }
     let moments = |[sum, squares]: &[u64; 2]| {
         let mean = *sum as f64 / pixels;
         (mean / 255.0, (*squares as f64 / pixels - mean * mean).max(0.0).sqrt() / 255.0)
@@ -53,11 +53,10 @@ pub fn customary_preprocess(name: &str) -> Option<Preprocess> {
     Some(Preprocess::new(mean, std))
 }
 
-/// Sum and sum of squares of each channel's bytes over the images of one chunk.
-fn chunk_sums(dataset: &dyn Dataset, start: usize) -> Result<Vec<[u64; 2]>> {
+/// Adds each channel's bytes and their squares over the images of one chunk.
+fn add_chunk(dataset: &dyn Dataset, start: usize, sums: &mut [[u64; 2]]) -> Result<()> {
     let [channels, height, width] = dataset.shape();
     let mut bytes = vec![0; channels * height * width];
-    let mut sums = vec![[0_u64; 2]; channels];
     for index in start..(start + CHUNK).min(dataset.len()) {
         dataset.image(index, &mut bytes)?;
         for pixel in bytes.chunks_exact(channels) {
@@ -67,7 +66,7 @@ fn chunk_sums(dataset: &dyn Dataset, start: usize) -> Result<Vec<[u64; 2]>> {
             }
         }
     }
-    Ok(sums)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -79,7 +78,7 @@ mod tests {
     fn measures_each_channel() {
         let pixels = vec![0, 10, 255, 30, 0, 10, 255, 30];
         let images = InMemory::new([2, 2, 1], numbered_classes(1), pixels, vec![0, 0]).unwrap();
-        let measured = measure_preprocess(&images).unwrap();
+        let measured = measure_preprocess(&images, &Pool::inline()).unwrap();
         assert_eq!(measured.mean, [0.5, 20.0 / 255.0]);
         assert_eq!(measured.std, [0.5, 10.0 / 255.0]);
     }
@@ -88,19 +87,16 @@ mod tests {
     fn threads_do_not_matter() {
         let pixels = (0..2000_u32 * 4).map(|position| (position.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let images = InMemory::new([1, 2, 2], numbered_classes(1), pixels, vec![0; 2000]).unwrap();
-        let measured = [1, 3].map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| measure_preprocess(&images).unwrap())
-        });
+        let measured = [1, 3].map(|threads| measure_preprocess(&images, &Pool::new(threads).unwrap()).unwrap());
         assert_eq!(measured[0], measured[1]);
     }
 
     #[test]
     fn a_constant_channel_is_no_division_by_zero() {
         let images = InMemory::new([1, 1, 2], numbered_classes(1), vec![7, 7], vec![0]).unwrap();
-        assert_eq!(measure_preprocess(&images).unwrap().std, [1.0]);
+        assert_eq!(measure_preprocess(&images, &Pool::inline()).unwrap().std, [1.0]);
         let empty = InMemory::new([1, 1, 2], numbered_classes(1), vec![], vec![]).unwrap();
-        assert!(matches!(measure_preprocess(&empty), Err(Error::Invalid { .. })));
+        assert!(matches!(measure_preprocess(&empty, &Pool::inline()), Err(Error::Invalid { .. })));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, OnceLock};
 
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
 use crate::error::{Error, Result};
 
 /// The threads that work on a call. Cheap to clone; several sessions can share one.
@@ -67,6 +69,20 @@ impl Pool {
             _ => run(),
         }
     }
+
+    /// Calls `run` for every item, on all threads; for one thread in order, on the caller's. Stops at an error.
+    pub(crate) fn try_for_each<I, T>(&self, items: I, run: impl Fn(T) -> Result<()> + Send + Sync) -> Result<()>
+    where
+        I: IntoIterator<Item = T> + IntoParallelIterator<Item = T> + Send,
+        T: Send,
+    {
+        // Not by rayon: outside of a pool it would start one for the whole process.
+        if self.threads() == 1 {
+            items.into_iter().try_for_each(run)
+        } else {
+            self.enter(|| items.into_par_iter().try_for_each(run))
+        }
+    }
 }
 
 /// How many threads the default pool gets: `LEANRESNET_NUM_THREADS` if it is a positive number, else what the process may use
@@ -112,6 +128,23 @@ mod tests {
         assert_eq!(Pool::new(1).unwrap().threads(), 1);
         let caller = std::thread::current().id();
         assert_eq!(Pool::new(1).unwrap().enter(|| std::thread::current().id()), caller);
+    }
+
+    #[test]
+    fn items_on_one_thread_stay_with_the_caller_and_stop_at_an_error() {
+        let caller = std::thread::current().id();
+        let mut items = [0; 5];
+        let run = |item: &mut usize| {
+            *item = 1;
+            assert_eq!(std::thread::current().id(), caller);
+            Ok(())
+        };
+        Pool::inline().try_for_each(&mut items[..], run).unwrap();
+        assert_eq!(items, [1; 5]);
+        for pool in [Pool::inline(), Pool::new(3).unwrap()] {
+            let fail = |item: usize| if item == 7 { Err(Error::invalid("item", "another", item)) } else { Ok(()) };
+            assert_eq!(pool.try_for_each(0..100, fail).unwrap_err().to_string(), "item; expected another, got 7");
+        }
     }
 
     #[test]

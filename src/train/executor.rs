@@ -4,6 +4,7 @@
 use super::loss::StepLoss;
 use crate::data::SoftLabel;
 use crate::error::Result;
+use crate::exec::pool::Pool;
 
 /// The three kinds of tensors that make up the state of an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -111,6 +112,6 @@ pub trait Executor: Send {
     /// The instruction set that computes, as `avx2`; noted in checkpoints.
     fn isa(&self) -> String;
 
-    /// The number of threads that compute; noted in checkpoints.
-    fn threads(&self) -> usize;
+    /// The threads that compute; batches are loaded on them too, and their number is noted in checkpoints.
+    fn pool(&self) -> Pool;
 }

@@ -56,6 +56,7 @@ impl Trainer {
         self.begin_files()?;
         let preprocess = self.preprocess_for(train)?;
         let loader = BatchLoader::new(train, &preprocess, self.config.data.augment, self.config.train.seed)?;
+        let loader = loader.with_pool(self.executor.pool());
         let now = Instant::now();
         let mut run = Run { trainer: self, train, validation, observer, loader, clock: Clock::default(), last_checkpoint: now };
         let stopped = run.all_epochs()?;
@@ -103,7 +104,7 @@ impl Trainer {
         let fits = |preprocess: &Preprocess| preprocess.mean.len() == train.shape()[0];
         let preprocess = match customary_preprocess(&self.config.data.name).filter(fits) {
             Some(preprocess) => preprocess,
-            None => measure_preprocess(train)?,
+            None => measure_preprocess(train, &self.executor.pool())?,
         };
         self.preprocess = Some(preprocess.clone());
         Ok(preprocess)

@@ -86,7 +86,7 @@ impl Trainer {
             preprocess: self.preprocess.clone(),
             class_names: self.class_names.clone(),
             isa: self.executor.isa(),
-            threads: self.executor.threads(),
+            threads: self.executor.pool().threads(),
             crate_version: CRATE_VERSION.to_owned(),
         }
     }
@@ -111,7 +111,7 @@ impl Trainer {
             }
         };
         compare("isa", &record.isa, &self.executor.isa());
-        compare("threads", &record.threads.to_string(), &self.executor.threads().to_string());
+        compare("threads", &record.threads.to_string(), &self.executor.pool().threads().to_string());
         compare("crate", &record.crate_version, CRATE_VERSION);
         Ok(changes)
     }

@@ -220,7 +220,8 @@ impl Trainer {
         let Some(preprocess) = &self.preprocess else {
             return Err(Error::invalid("preprocessing", "one from fit, resume or with_preprocess", "none"));
         };
-        let mut loader = BatchLoader::new(dataset, preprocess, Augmentation::default(), self.config.train.seed)?;
+        let loader = BatchLoader::new(dataset, preprocess, Augmentation::default(), self.config.train.seed)?;
+        let mut loader = loader.with_pool(self.executor.pool());
         let classes = self.executor.classes();
         let image = self.executor.input().iter().product::<usize>();
         let largest = self.config.train.batch.min(dataset.len());

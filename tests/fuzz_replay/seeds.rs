@@ -8,7 +8,7 @@ use flate2::{Compression, write::GzEncoder};
 use leanresnet::data::SoftLabel;
 use leanresnet::net::parameters;
 use leanresnet::train::{Executor, RunConfig, StateKind, StateVisitor, StepLoss, Trainer, Update};
-use leanresnet::{Model, Network, Result};
+use leanresnet::{Model, Network, Pool, Result};
 
 use super::leanresnet_fuzz::small_network;
 
@@ -52,8 +52,8 @@ impl Executor for Resting {
     fn isa(&self) -> String {
         "portable".to_owned()
     }
-    fn threads(&self) -> usize {
-        1
+    fn pool(&self) -> Pool {
+        Pool::inline()
     }
 }
 

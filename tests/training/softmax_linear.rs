@@ -11,7 +11,7 @@ use leanresnet::net::{ParameterSpec, parameters};
 use leanresnet::train::{
     Executor, OptimizerConfig, RunConfig, StateKind, StateVisitor, StepLoss, Update, softmax_cross_entropy, update_average,
 };
-use leanresnet::{Error, Model, Result};
+use leanresnet::{Error, Model, Pool, Result};
 
 /// A named tensor with everything that is kept about it.
 struct Parameter {
@@ -199,7 +199,7 @@ impl Executor for SoftmaxLinear {
         self.isa.to_owned()
     }
 
-    fn threads(&self) -> usize {
-        1
+    fn pool(&self) -> Pool {
+        Pool::inline()
     }
 }

@@ -3,8 +3,6 @@
 
 use std::sync::Mutex;
 
-use rayon::prelude::*;
-
 use super::graph::Graph;
 use super::memory::Memory;
 use super::norm::{TrainedNorm, Values};
@@ -18,7 +16,7 @@ use crate::exec::pool::Pool;
 use crate::exec::region::Region;
 use crate::isa::Isa;
 use crate::kernel::elementwise::MomentumStep;
-use crate::net::{Images, Model, Network, Session, parameters};
+use crate::net::{Images, Model, Network, ParameterRole, Session, parameters};
 use crate::train::loss::{StepLoss, check_label};
 use crate::train::{Executor, GradientVisitor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
 
@@ -91,10 +89,11 @@ impl NetworkExecutor {
     /// # Errors
     /// [`Error::Model`] if a tensor is missing or has another shape.
     pub fn set_model(&mut self, model: &Model) -> Result<()> {
-        for parameter in parameters(&self.network) {
-            if let Some((shape, values)) = model.tensor(&parameter.name) {
-                self.restore_state(StateKind::Model, &parameter.name, shape, values)?;
-            }
+        for parameter in parameters(&self.network).iter().filter(|parameter| parameter.role != ParameterRole::NumBatchesTracked) {
+            let Some((shape, values)) = model.tensor(&parameter.name) else {
+                return Err(Error::model("model", format!("tensor {}", parameter.name), "one, as the network has", "none"));
+            };
+            self.restore_state(StateKind::Model, &parameter.name, shape, values)?;
         }
         let keeps_average = self.keeps_average;
         self.graph.convolutions.iter_mut().for_each(|conv| conv.restart(keeps_average));
@@ -211,13 +210,10 @@ impl Executor for NetworkExecutor {
         let (kernels, decay) = (self.kernels, update.average_decay.filter(|_| self.keeps_average));
         let (convolutions, norms) = (&mut self.graph.convolutions, &mut self.graph.norms);
         // Tensors are independent, so the order does not matter.
-        if self.pool.threads() == 1 {
-            for conv in convolutions {
-                conv.update(kernels, &step, decay);
-            }
-        } else {
-            self.pool.enter(|| convolutions.par_iter_mut().for_each(|conv| conv.update(kernels, &step, decay)));
-        }
+        self.pool.try_for_each(&mut convolutions[..], |conv| {
+            conv.update(kernels, &step, decay);
+            Ok(())
+        })?;
         for norm in norms {
             norm.update(kernels, &step, decay);
         }
@@ -273,7 +269,7 @@ impl Executor for NetworkExecutor {
         self.kernels.isa.to_string()
     }
 
-    fn threads(&self) -> usize {
-        self.pool.threads()
+    fn pool(&self) -> Pool {
+        self.pool.clone()
     }
 }

@@ -46,6 +46,9 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
         train.len(),
         folder.path().display()
     ));
+    if config.data.name == "mnist" && config.data.augment.flip {
+        context.output.note("note: mirrored digits are no digits; --augment crop=4 trains without them");
+    }
     let progress = TrainingProgress::new(context, folder.clone(), interrupt.clone(), config.train.epochs, &[]);
     Ok(TrainingSession { trainer: trainer.in_folder(folder.clone()), folder, train, validation, progress, label: label(options) })
 }
