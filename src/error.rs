@@ -151,6 +151,14 @@ impl Error {
         }
     }
 
+    /// The same about the content of a model file, where values that do not fit are the file's fault and not the caller's.
+    pub(crate) fn in_model(self, source_name: &str) -> Self {
+        match self {
+            error @ (Error::Model { .. } | Error::Io { .. }) => error,
+            other => Error::model(source_name, "metadata", "values that fit the network", other),
+        }
+    }
+
     /// An [`Error::Io`] about one path.
     pub(crate) fn io(action: &'static str, path: &Path, source: std::io::Error) -> Self {
         Error::Io { action, path: path.to_path_buf(), source }

@@ -230,4 +230,23 @@ mod tests {
             assert!(failure.exit_code() == 3 && failure.message().contains("; expected "), "{}", failure.message());
         }
     }
+
+    /// Any byte of the header changed, or the file cut anywhere: an array or an error of the right kind.
+    #[test]
+    fn damage_anywhere_is_no_panic() {
+        let whole = file("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1, 1, 3), }", 24);
+        let check = |bytes: &[u8]| {
+            if let Err(failure) = open(bytes) {
+                assert!(failure.exit_code() == 3 && failure.message().contains("; expected "), "{}", failure.message());
+            }
+        };
+        for position in 0..whole.len() - 24 {
+            check(&whole[..position]);
+            for byte in [0, 0xff, b'9', b'(', b'\'', b','] {
+                let mut damaged = whole.clone();
+                damaged[position] = byte;
+                check(&damaged);
+            }
+        }
+    }
 }

@@ -133,13 +133,9 @@ fn parse(bytes: &[u8], source_name: &str) -> Result<Model> {
         }
     }
     let values = tensors.into_iter().filter_map(|(name, tensor)| Some((name, tensor.shape().to_vec(), tensor.to_f32()?)));
-    let in_file = |error: Error| match error {
-        error @ Error::Model { .. } => error,
-        other => Error::model(source_name, "metadata", "values that fit the network", other),
-    };
     Model::from_named_tensors(&network, values, source_name)?
         .with_preprocess(members.preprocess)
         .and_then(|model| model.with_class_names(members.class_names))
         .and_then(|model| model.with_provenance(members.provenance))
-        .map_err(in_file)
+        .map_err(|error| error.in_model(source_name))
 }

@@ -27,8 +27,9 @@ impl Trainer {
 /// # Errors
 /// [`crate::Error::Io`] if the file cannot be read, [`crate::Error::Model`] if it is no whole checkpoint.
 pub fn model_of_checkpoint(path: &Path) -> Result<Model> {
-    let checkpoint = decode(&read_file(path, LARGEST_FILE)?, &path.display().to_string())?;
-    assemble(&checkpoint.record, checkpoint.tensors)
+    let source_name = path.display().to_string();
+    let checkpoint = decode(&read_file(path, LARGEST_FILE)?, &source_name)?;
+    assemble(&checkpoint.record, checkpoint.tensors).map_err(|error| error.in_model(&source_name))
 }
 
 fn assemble(record: &Record, tensors: Vec<StateTensor>) -> Result<Model> {

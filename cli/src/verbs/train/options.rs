@@ -38,7 +38,7 @@ pub struct Settings {
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
     /// The rule of updates [default: sgd]
-    #[arg(long, value_name = "NAME", value_parser = ["sgd", "adamw"])]
+    #[arg(long, value_name = "NAME", value_parser = ["sgd"])]
     optimizer: Option<String>,
     /// The learning rate over time [default: cosine]
     #[arg(long, value_name = "NAME", value_parser = ["cosine", "constant", "multistep", "one-cycle"])]
@@ -65,7 +65,7 @@ pub struct Settings {
     #[arg(long, value_name = "NAME", value_parser = ["f32"])]
     dtype: Option<String>,
     /// Activations to compute twice instead of keeping them [default: none]
-    #[arg(long, value_name = "WHICH", value_parser = ["none", "block", "stage"])]
+    #[arg(long, value_name = "WHICH", value_parser = ["none"])]
     recompute: Option<String>,
     /// Decides initial weights, order and changes of the images [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
