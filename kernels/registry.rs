@@ -28,66 +28,47 @@ const fn elementwise(op: &'static str, isa: &'static str, lanes: usize) -> Row {
     Row { op, isa, spatial: None, tile: (0, lanes), ship: true }
 }
 
-/// All kernels, by instruction set and then by operator.
-pub const ROWS: &[Row] = &[
-    stencil("fused", "avx512", "cross4", 14, 32),
-    stencil("fused", "avx512", "cross5", 14, 32),
-    stencil("fused", "avx512", "box9", 14, 32),
-    tiled("dense", "avx512", 14, 32),
-    tiled("weightgradient", "avx512", 12, 32),
-    stencil("stencilgradient", "avx512", "cross4", 0, 16),
-    stencil("stencilgradient", "avx512", "cross5", 0, 16),
-    stencil("stencilgradient", "avx512", "box9", 0, 16),
-    elementwise("normalize", "avx512", 16),
-    elementwise("statistics", "avx512", 16),
-    elementwise("gradientstatistics", "avx512", 16),
-    elementwise("normgradient", "avx512", 16),
-    elementwise("relugradient", "avx512", 16),
-    elementwise("accumulate", "avx512", 16),
-    elementwise("pool", "avx512", 16),
-    elementwise("unpool", "avx512", 16),
-    elementwise("globalpool", "avx512", 16),
-    elementwise("spread", "avx512", 16),
-    elementwise("momentum", "avx512", 16),
-    elementwise("peak", "avx512", 16),
-    stencil("fused", "avx2", "cross4", 6, 16),
-    stencil("fused", "avx2", "cross5", 6, 16),
-    stencil("fused", "avx2", "box9", 6, 16),
-    tiled("dense", "avx2", 6, 16),
-    tiled("weightgradient", "avx2", 6, 16),
-    stencil("stencilgradient", "avx2", "cross4", 0, 8),
-    stencil("stencilgradient", "avx2", "cross5", 0, 8),
-    stencil("stencilgradient", "avx2", "box9", 0, 8),
-    elementwise("normalize", "avx2", 8),
-    elementwise("statistics", "avx2", 8),
-    elementwise("gradientstatistics", "avx2", 8),
-    elementwise("normgradient", "avx2", 8),
-    elementwise("relugradient", "avx2", 8),
-    elementwise("accumulate", "avx2", 8),
-    elementwise("pool", "avx2", 8),
-    elementwise("unpool", "avx2", 8),
-    elementwise("globalpool", "avx2", 8),
-    elementwise("spread", "avx2", 8),
-    elementwise("momentum", "avx2", 8),
-    elementwise("peak", "avx2", 8),
-    stencil("fused", "neon", "cross4", 8, 8),
-    stencil("fused", "neon", "cross5", 8, 8),
-    stencil("fused", "neon", "box9", 8, 8),
-    tiled("dense", "neon", 8, 8),
-    tiled("weightgradient", "neon", 8, 8),
-    stencil("stencilgradient", "neon", "cross4", 0, 4),
-    stencil("stencilgradient", "neon", "cross5", 0, 4),
-    stencil("stencilgradient", "neon", "box9", 0, 4),
-    elementwise("normalize", "neon", 4),
-    elementwise("statistics", "neon", 4),
-    elementwise("gradientstatistics", "neon", 4),
-    elementwise("normgradient", "neon", 4),
-    elementwise("relugradient", "neon", 4),
-    elementwise("accumulate", "neon", 4),
-    elementwise("pool", "neon", 4),
-    elementwise("unpool", "neon", 4),
-    elementwise("globalpool", "neon", 4),
-    elementwise("spread", "neon", 4),
-    elementwise("momentum", "neon", 4),
-    elementwise("peak", "neon", 4),
-];
+/// The rows of every tier, one tier after the other, and then single rows.
+///
+/// A tier: instruction set, lanes of f32, tile of convolutions, tile of the gradient of a matrix (rows, columns).
+macro_rules! registry {
+    (tiers { $($isa:literal, $lanes:literal, ($rows:literal, $columns:literal), ($gradient_rows:literal, $gradient_columns:literal);)* }
+     single { $($row:expr;)* }) => {
+        &[
+            $(
+                stencil("fused", $isa, "cross4", $rows, $columns),
+                stencil("fused", $isa, "cross5", $rows, $columns),
+                stencil("fused", $isa, "box9", $rows, $columns),
+                tiled("dense", $isa, $rows, $columns),
+                tiled("weightgradient", $isa, $gradient_rows, $gradient_columns),
+                stencil("stencilgradient", $isa, "cross4", 0, $lanes),
+                stencil("stencilgradient", $isa, "cross5", 0, $lanes),
+                stencil("stencilgradient", $isa, "box9", 0, $lanes),
+                elementwise("normalize", $isa, $lanes),
+                elementwise("statistics", $isa, $lanes),
+                elementwise("gradientstatistics", $isa, $lanes),
+                elementwise("normgradient", $isa, $lanes),
+                elementwise("relugradient", $isa, $lanes),
+                elementwise("accumulate", $isa, $lanes),
+                elementwise("pool", $isa, $lanes),
+                elementwise("unpool", $isa, $lanes),
+                elementwise("globalpool", $isa, $lanes),
+                elementwise("spread", $isa, $lanes),
+                elementwise("momentum", $isa, $lanes),
+                elementwise("peak", $isa, $lanes),
+            )*
+            $($row,)*
+        ]
+    };
+}
+
+/// All kernels. Of several rows for one operator the first one is in force.
+pub const ROWS: &[Row] = registry! {
+    tiers {
+        "avx512", 16, (14, 32), (12, 32);
+        "avx2", 8, (6, 16), (6, 16);
+        "neon", 4, (8, 8), (8, 8);
+    }
+    // What one tier has alone, and candidates: `Row { ship: false, ..tiled("dense", "avx512", 12, 32) };`
+    single {}
+};
