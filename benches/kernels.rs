@@ -21,7 +21,7 @@ use leanresnet::internals::kernel::elementwise::{Elementwise, MomentumStep};
 use leanresnet::internals::kernel::gradient::{
     StencilGradientCall, StencilGradientKernel, WeightGradientCall, WeightGradientKernel,
 };
-use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
+use leanresnet::internals::kernel::rows::{Layout, Source, Target};
 use leanresnet::internals::pack::{PANEL, PackedWeights, panels};
 use leanresnet::{Isa, Stencil};
 use std::hint::black_box;
@@ -130,19 +130,8 @@ fn convolve(
     y: &mut [f32],
     (height, width): (usize, usize),
 ) {
-    kernel.run(&mut ConvCall {
-        weights,
-        x: Source { data: x, layout },
-        y: Target { data: y, layout: Layout::image(height, width, weights.channels()) },
-        residual: Residual::None,
-        epilogue: Epilogue::default(),
-        rows: 0..height,
-        height,
-        width,
-        stride: 1,
-        panels: 0..panels(weights.channels()),
-        k: 0..weights.row_length(),
-    });
+    let y = Target { data: y, layout: Layout::image(height, width, weights.channels()) };
+    kernel.run(&mut ConvCall::new(weights, Source { data: x, layout }, y, (height, width)));
 }
 
 fn weight_gradient(kernel: WeightGradientKernel, x: &[f32], g: &[f32], dw: &mut [f32]) {

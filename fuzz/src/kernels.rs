@@ -4,7 +4,7 @@
 use leanresnet::internals::dispatch::{Kernels, STENCILS};
 use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
 use leanresnet::internals::kernel::gradient::{StencilGradientCall, WeightGradientCall};
-use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
+use leanresnet::internals::kernel::rows::{Epilogue, Layout, Source, Target};
 use leanresnet::internals::pack::{PANEL, PackedWeights, panels};
 use leanresnet::{Isa, Stencil};
 
@@ -67,19 +67,10 @@ pub fn kernels(data: &[u8]) {
 fn run(kernel: ConvKernel, weights: &PackedWeights, x: &[f32], (height, width): (usize, usize), relu: bool) -> Vec<f32> {
     let pixel = weights.row_length() / weights.kernel_rows().max(1);
     let mut y = vec![f32::NAN; height * width * weights.channels()];
-    kernel.run(&mut ConvCall {
-        weights,
-        x: Source { data: x, layout: Layout::image(height, width, pixel) },
-        y: Target { data: &mut y, layout: Layout::image(height, width, weights.channels()) },
-        residual: Residual::None,
-        epilogue: Epilogue { relu, from_output: false },
-        rows: 0..height,
-        height,
-        width,
-        stride: 1,
-        panels: 0..panels(weights.channels()),
-        k: 0..weights.row_length(),
-    });
+    let source = Source { data: x, layout: Layout::image(height, width, pixel) };
+    let target = Target { data: &mut y, layout: Layout::image(height, width, weights.channels()) };
+    let whole = ConvCall::new(weights, source, target, (height, width));
+    kernel.run(&mut ConvCall { epilogue: Epilogue { relu, from_output: false }, ..whole });
     y
 }
 

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::conv::pack::{PackedWeights, panels};
+use crate::conv::pack::PackedWeights;
 use crate::exec::tensor::Extent;
 use crate::kernel::conv::{ConvCall, ConvKernel};
 use crate::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
@@ -43,19 +43,10 @@ impl Convolution {
         residual: Residual<'_>,
         rows: Range<usize>,
     ) {
-        self.kernel.run(&mut ConvCall {
-            weights,
-            x: Source { data: x, layout: x_layout },
-            y: Target { data: y, layout: y_layout },
-            residual,
-            epilogue: Epilogue { relu: self.relu, from_output: false },
-            rows,
-            height: self.output.height,
-            width: self.output.width,
-            stride: self.stride,
-            panels: 0..panels(weights.channels),
-            k: 0..weights.row_length,
-        });
+        let (x, y) = (Source { data: x, layout: x_layout }, Target { data: y, layout: y_layout });
+        let epilogue = Epilogue { relu: self.relu, from_output: false };
+        let whole = ConvCall::new(weights, x, y, (self.output.height, self.output.width));
+        self.kernel.run(&mut ConvCall { residual, epilogue, rows, stride: self.stride, ..whole });
     }
 
     /// Computes one whole output image from one whole input image.

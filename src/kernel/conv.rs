@@ -3,7 +3,7 @@
 //! A call is checked once; the tiles inside it are cut here and lie within the checked rows by construction.
 
 use super::rows::{Epilogue, Layout, Residual, Source, Target};
-use crate::conv::pack::PackedWeights;
+use crate::conv::pack::{PackedWeights, panels};
 use crate::ffi::{LEAN_FROM_OUTPUT, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs};
 use crate::portable;
 use crate::stencil::Stencil;
@@ -49,6 +49,25 @@ pub struct ConvCall<'a> {
     pub panels: Range<usize>,
     /// Range of each kernel row to add; everything is `0..weights.row_length`.
     pub k: Range<usize>,
+}
+
+impl<'a> ConvCall<'a> {
+    /// The whole output image of `height` x `width` at stride 1, all channels, with nothing added and no ReLU.
+    pub fn new(weights: &'a PackedWeights, x: Source<'a>, y: Target<'a>, (height, width): (usize, usize)) -> Self {
+        ConvCall {
+            weights,
+            x,
+            y,
+            residual: Residual::None,
+            epilogue: Epilogue::default(),
+            rows: 0..height,
+            height,
+            width,
+            stride: 1,
+            panels: 0..panels(weights.channels),
+            k: 0..weights.row_length,
+        }
+    }
 }
 
 impl ConvKernel {

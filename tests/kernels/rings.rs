@@ -11,7 +11,7 @@ use crate::operators::setup::{Place, padded_band, run_whole};
 use crate::subject::Subject;
 use leanresnet::internals::kernel::conv::ConvCall;
 use leanresnet::internals::kernel::rows::{Epilogue, Residual, Source, Target};
-use leanresnet::internals::pack::{PackedWeights, panels};
+use leanresnet::internals::pack::PackedWeights;
 use std::ops::Range;
 
 /// Images with their channels, wide and narrow ones for tiles that end inside rows and tiles that hold several rows.
@@ -29,26 +29,8 @@ fn bands(height: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// A call at stride 1, whole panels, no epilogue.
-fn call<'a>(
-    weights: &'a PackedWeights,
-    x: Source<'a>,
-    y: Target<'a>,
-    rows: Range<usize>,
-    (height, width): (usize, usize),
-) -> ConvCall<'a> {
-    ConvCall {
-        weights,
-        x,
-        y,
-        residual: Residual::None,
-        epilogue: Epilogue::default(),
-        rows,
-        height,
-        width,
-        stride: 1,
-        panels: 0..panels(weights.channels()),
-        k: 0..weights.row_length(),
-    }
+fn call<'a>(weights: &'a PackedWeights, x: Source<'a>, y: Target<'a>, rows: Range<usize>, size: (usize, usize)) -> ConvCall<'a> {
+    ConvCall { rows, ..ConvCall::new(weights, x, y, size) }
 }
 
 /// Input, output and residual in rings that hold no more rows than a band needs, fed row by row: the bits of the whole image.

@@ -7,8 +7,8 @@ use super::setup::padded_band;
 use crate::common::guard::{Edge, GuardedBuffer};
 use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::ConvCall;
-use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Target};
-use leanresnet::internals::pack::{PackedWeights, panels, phase_first, phase_taps};
+use leanresnet::internals::kernel::rows::{Layout, Target};
+use leanresnet::internals::pack::{PackedWeights, phase_first, phase_taps};
 use leanresnet::internals::reference::Shape;
 
 /// The gradient at the input of `problem`, from the gradient `dy` at its sums (no epilogue).
@@ -22,7 +22,7 @@ pub(crate) fn data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32]
             let layout = Gaps::default().layout(h, w, c);
             let (x, mut y) = (Rows::holding(dy, layout, w, c, edge), Rows::new(layout, w, c, edge));
             let weights = packed.map_err(|error| error.to_string())?;
-            kernel.run(&mut ConvCall { x: x.source(), y: y.target(), ..call(&weights, h, w) });
+            kernel.run(&mut ConvCall::new(&weights, x.source(), y.target(), (h, w)));
             x.check()?;
             y.check()?;
             Ok(y.rows(h))
@@ -59,27 +59,9 @@ fn dense_data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32], edg
             first: 0,
         };
         let y = Target { data: &mut dx, layout };
-        kernels.dense.run(&mut ConvCall { x: band.source(), y, ..call(&packed, height, width) });
+        kernels.dense.run(&mut ConvCall::new(&packed, band.source(), y, (height, width)));
         band.check()?;
     }
     dx.check()?;
     Ok(dx.to_vec())
-}
-
-/// A whole convolution at stride 1, still without tensors.
-fn call(weights: &PackedWeights, height: usize, width: usize) -> ConvCall<'_> {
-    let nowhere = Layout::image(height, width, 1);
-    ConvCall {
-        weights,
-        x: leanresnet::internals::kernel::rows::Source { data: &[], layout: nowhere },
-        y: Target { data: &mut [], layout: nowhere },
-        residual: Residual::None,
-        epilogue: Epilogue::default(),
-        rows: 0..height,
-        height,
-        width,
-        stride: 1,
-        panels: 0..panels(weights.channels()),
-        k: 0..weights.row_length(),
-    }
 }

@@ -6,11 +6,11 @@ use super::memory::Scratch;
 use super::norm::Values;
 use super::step::Step;
 use super::weights::{Kind, TrainedConvolution};
-use crate::conv::pack::{PackedWeights, panels};
+use crate::conv::pack::PackedWeights;
 use crate::exec::segment::Convolution;
 use crate::exec::tensor::{Extent, copy_rows_inside};
 use crate::kernel::conv::ConvCall;
-use crate::kernel::rows::{Epilogue, Residual, Source, Target};
+use crate::kernel::rows::{Residual, Source, Target};
 
 /// A whole image into the inside of one with a border of zeros.
 pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {
@@ -177,19 +177,8 @@ impl Step<'_> {
             y_layout.origin = phase.row * to.row() + phase.column * to.channels;
             y_layout.row_step = stride * to.row();
             y_layout.pixel_step = stride * to.channels;
-            kernel.run(&mut ConvCall {
-                weights: &phase.weights,
-                x: Source { data: padded, layout: x_layout },
-                y: Target { data: &mut *y, layout: y_layout },
-                residual,
-                epilogue: Epilogue::default(),
-                rows: 0..rows,
-                height: rows,
-                width,
-                stride: 1,
-                panels: 0..panels(phase.weights.channels),
-                k: 0..phase.weights.row_length,
-            });
+            let (x, y) = (Source { data: padded, layout: x_layout }, Target { data: &mut *y, layout: y_layout });
+            kernel.run(&mut ConvCall { residual, ..ConvCall::new(&phase.weights, x, y, (rows, width)) });
         }
     }
 
