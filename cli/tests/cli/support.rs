@@ -25,6 +25,13 @@ schedule = { name = \"cosine\", lr = 0.05, warmup_epochs = 0.5 }
 /// Bytes of one image with its label.
 const RECORD: usize = 1 + 3 * 32 * 32;
 
+/// The tool, after the emulator that runs it where these tests run under one.
+fn tool() -> Vec<String> {
+    let emulator = std::env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER").unwrap_or_default();
+    let words = emulator.split_whitespace().filter(|_| cfg!(target_arch = "aarch64")).map(str::to_owned);
+    words.chain([env!("CARGO_BIN_EXE_leanresnet").to_owned()]).collect()
+}
+
 /// A folder that goes away with the test.
 pub struct Scratch {
     folder: TempDir,
@@ -50,8 +57,9 @@ impl Scratch {
 
     /// The tool with `words`, ready to run in the folder.
     pub fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_leanresnet"));
-        command.args(words).current_dir(self.folder.path());
+        let tool = tool();
+        let mut command = Command::new(&tool[0]);
+        command.args(&tool[1..]).args(words).current_dir(self.folder.path());
         for name in ["LEANRESNET_ISA", "LEANRESNET_NUM_THREADS", "LEANRESNET_LOG"] {
             command.env_remove(name);
         }
@@ -63,11 +71,11 @@ impl Scratch {
         Ran::from(self.command(words).output().unwrap())
     }
 
-    /// Runs a command line of the shell, in which `$TOOL` is the tool.
+    /// Runs a command line of the shell, in which `$TOOL`, without quotes, is the tool.
     #[cfg(unix)]
     pub fn shell(&self, line: &str) -> Ran {
         let mut command = Command::new("sh");
-        command.args(["-c", line]).current_dir(self.folder.path()).env("TOOL", env!("CARGO_BIN_EXE_leanresnet"));
+        command.args(["-c", line]).current_dir(self.folder.path()).env("TOOL", tool().join(" "));
         Ran::from(command.output().unwrap())
     }
 
