@@ -19,8 +19,14 @@ const LAYERS: [(usize, usize); 6] = [(32, 32), (32, 64), (8, 256), (56, 64), (14
 fn main() {
     common::run(|criterion| {
         for (side, channels) in LAYERS {
-            for stencil in [Stencil::Cross4, Stencil::Cross5, Stencil::Box9] {
-                let weights = PackedWeights::lean(stencil, channels, &values(channels * 9), &values(channels * channels), &[]);
+            for &stencil in Stencil::ALL {
+                let weights = PackedWeights::lean(
+                    stencil,
+                    channels,
+                    &values(channels * stencil.side() * stencil.side()),
+                    &values(channels * channels),
+                    &[],
+                );
                 let macs = channels + stencil.taps().len();
                 let name = format!("lean_{stencil}");
                 layer(criterion, &name, ConvDesc::lean(channels, stencil), &weights.expect("sizes that fit"), (side, macs));

@@ -46,10 +46,15 @@ impl Stencil {
         if self == Stencil::Box25 { 5 } else { 3 }
     }
 
+    /// How many pixels the square reaches from its centre: 1 or 2.
+    pub fn radius(self) -> usize {
+        self.side() / 2
+    }
+
     /// For each of the `side() * side()` stored values, row by row: does the stencil have this tap?
     pub fn mask(self) -> Vec<bool> {
         let side = self.side();
-        let radius = (side / 2) as i8;
+        let radius = self.radius() as i8;
         let mut mask = vec![false; side * side];
         for &(dy, dx) in self.taps() {
             mask[(dy + radius) as usize * side + (dx + radius) as usize] = true;

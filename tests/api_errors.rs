@@ -24,7 +24,6 @@ fn descriptions_that_no_kernel_computes() {
         (ConvDesc::dense(4, 4, 5), "kernel of a dense convolution; expected 1, 3 or 7, got 5"),
         (ConvDesc::dense(4, 4, 3).with_stride(3), "stride of a dense convolution; expected 1, 2 or 4, got 3"),
         (ConvDesc::dense(4, 4, 3).with_stride(0), "stride of a dense convolution; expected 1, 2 or 4, got 0"),
-        (ConvDesc::lean(4, Stencil::Row3), "stencil; expected one that has kernels: cross4, cross5, box9, got row3"),
     ];
     for (desc, expected) in cases {
         refused(plan(desc), expected);

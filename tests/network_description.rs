@@ -182,21 +182,9 @@ fn choices_of_later_versions_parse_and_are_refused_by_name() {
             "network.block.operator (stage 0): not supported yet; expected one of the supported: lean, dense, got `shift`",
         ),
         (
-            "[network.block]\nstencil = \"row3\"",
-            "network.block.stencil (stage 0): not supported yet; expected one of the supported: cross4, cross5, box9, got `row3`",
-        ),
-        (
-            "[network.block]\nstencil = [\"row3\", \"col3\"]",
-            "network.block.stencil (stage 0): not supported yet; expected one of the supported: cross4, cross5, box9, got `row3`",
-        ),
-        (
-            "[network.block]\nstencil = [\"box9\", \"box25\"]",
-            "network.block.stencil (stage 0): not supported yet; expected one of the supported: cross4, cross5, box9, got `box25`",
-        ),
-        (
-            "[network.block]\nstencil = [\"box9\", \"cross5\"]",
-            "network.block.stencil (stage 0): not supported yet; \
-             expected one of the supported: the same stencil in both convolutions, got `box9` and `cross5`",
+            "[network.block]\nform = \"symmetric\"\nstencil = [\"row3\", \"col3\"]",
+            "network.block.stencil (stage 0); expected one stencil in a symmetric block, whose second convolution is the transpose of \
+             the first, got `row3` and `col3`",
         ),
         (
             "[network.block]\ngroup_size = 4",

@@ -81,7 +81,7 @@ fn fused(kernels: &Kernels, input: &mut Input, stencil: Stencil, size: (usize, u
     let (pointwise, bias) = (input.numbers(channels * channels), input.numbers(channels));
     let weights = PackedWeights::lean(stencil, channels, &spatial, &pointwise, &bias).expect("weights of the right size");
     let x = input.numbers(size.0 * size.1 * channels);
-    run(kernels.fused(stencil).expect("a stencil with kernels"), &weights, &x, size, relu)
+    run(kernels.fused(stencil), &weights, &x, size, relu)
 }
 
 fn dense(kernels: &Kernels, input: &mut Input, size: (usize, usize), (inputs, outputs): (usize, usize), relu: bool) -> Vec<f32> {
@@ -129,7 +129,7 @@ fn stencil_gradient(
     let padded = panels(channels) * PANEL;
     let mut dstencil = vec![0.0; padded * stencil.taps().len()];
     let mut dbias = vec![0.0; padded];
-    kernels.stencil_gradient(stencil).expect("a stencil with kernels").run(&mut StencilGradientCall {
+    kernels.stencil_gradient(stencil).run(&mut StencilGradientCall {
         stencil,
         x: &x,
         g: &g,

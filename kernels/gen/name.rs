@@ -4,7 +4,7 @@
 //
 // op       a word of OPS; also the name of the template's branch
 // dtype    f32
-// spatial  cross4 | cross5 | box9, for kernels specialised for a stencil; stride 1 is all there is so far
+// spatial  cross4 | cross5 | box9 | row3 | col3 | box25, for kernels specialised for a stencil; stride 1 is all there is so far
 // tile     <rows>x<columns> of the output block held in registers, or v<lanes> for kernels without a block
 //
 // File = symbol = row = test = bench id; the linker's symbol also carries the crate's version.

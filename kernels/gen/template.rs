@@ -4,12 +4,25 @@ use super::registry::Row;
 use super::{isa, name};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
-/// Stencils and their taps (dy, dx), in the order of summation.
+/// Stencils and their taps (dy, dx), in the order of summation: row by row, west to east.
 pub const STENCILS: &[(&str, &[(i64, i64)])] = &[
     ("cross4", &[(-1, 0), (0, -1), (0, 1), (1, 0)]),
     ("cross5", &[(-1, 0), (0, -1), (0, 0), (0, 1), (1, 0)]),
     ("box9", &[(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 0), (0, 1), (1, -1), (1, 0), (1, 1)]),
+    ("row3", &[(0, -1), (0, 0), (0, 1)]),
+    ("col3", &[(-1, 0), (0, 0), (1, 0)]),
+    ("box25", &BOX25),
 ];
+
+const BOX25: [(i64, i64); 25] = {
+    let mut taps = [(0, 0); 25];
+    let mut index = 0;
+    while index < 25 {
+        taps[index] = (index as i64 / 5 - 2, index as i64 % 5 - 2);
+        index += 1;
+    }
+    taps
+};
 
 /// The templates' texts, by file name.
 const TEMPLATES: &[(&str, &str)] = &[
@@ -25,19 +38,65 @@ pub fn symbol(row: &Row, version: &str) -> String {
 }
 
 /// Compass name of a tap, used for variables and comments.
-fn tap_name(dy: i64, dx: i64) -> &'static str {
-    const NAMES: [[&str; 3]; 3] =
-        [["north_west", "north", "north_east"], ["west", "centre", "east"], ["south_west", "south", "south_east"]];
-    NAMES[(dy + 1) as usize][(dx + 1) as usize]
+fn tap_name(dy: i64, dx: i64) -> String {
+    let vertical = ["north2", "north", "", "south", "south2"][(dy + 2) as usize];
+    let horizontal = ["west2", "west", "", "east", "east2"][(dx + 2) as usize];
+    match (vertical, horizontal) {
+        ("", "") => "centre".into(),
+        ("", name) | (name, "") => name.into(),
+        _ => format!("{vertical}_{horizontal}"),
+    }
+}
+
+/// The largest distance of a stencil's taps from the centre; 0 for no stencil.
+fn radius(taps: &[(i64, i64)]) -> i64 {
+    taps.iter().map(|(dy, dx)| dy.abs().max(dx.abs())).max().unwrap_or(0)
+}
+
+/// ` + 2 * step`, ` - step` or nothing: what is added to an address for a distance.
+fn offset(distance: i64, step: &str) -> String {
+    let sign = if distance < 0 { '-' } else { '+' };
+    match distance.abs() {
+        0 => String::new(),
+        1 => format!(" {sign} {step}"),
+        count => format!(" {sign} {count} * {step}"),
+    }
+}
+
+/// The conditions in C under which a tap of pixel (h, w) lies inside the image.
+fn inside(dy: i64, dx: i64) -> String {
+    let edge = |distance: i64, position: &str, size: &str| match distance {
+        0 => None,
+        ..0 => Some(format!("{position} >= {}", -distance)),
+        1.. => Some(format!("{position} + {distance} < {size}")),
+    };
+    let conditions = [edge(dy, "h", "a->height"), edge(dx, "w", "a->width")];
+    conditions.into_iter().flatten().collect::<Vec<_>>().join(" && ")
 }
 
 fn taps(stencil: &str) -> Vec<Value> {
     let taps = STENCILS.iter().find(|(name, _)| *name == stencil).map_or(&[][..], |(_, taps)| taps);
+    let radius = radius(taps);
     let describe = |(index, &(dy, dx)): (usize, &(i64, i64))| {
-        context! { name => tap_name(dy, dx), index => index, row => dy + 1, dy => dy, column => dx }
+        context! {
+            name => tap_name(dy, dx),
+            index => index,
+            row => dy + radius,
+            step => offset(dx, "s1"),
+            address => format!("x{}{}", offset(dy, "row_step"), offset(dx, "step")),
+            inside => inside(dy, dx),
+        }
     };
     taps.iter().enumerate().map(describe).collect()
 }
+
+/// The row of a stencil's square with the pixel itself.
+fn center_row(row: &Row) -> i64 {
+    STENCILS.iter().find(|(name, _)| Some(*name) == row.spatial).map_or(0, |(_, taps)| radius(taps))
+}
+
+/// Registers that the gradient of a stencil needs beside its sums: those of the bias, the gradient and an input, and one more.
+const SPARE_REGISTERS: usize = 4;
 
 /// The C unit of a row.
 pub fn render(row: &Row, version: &str) -> Result<String, String> {
@@ -59,7 +118,8 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 isa => context! { name => isa.name, lane_fma => isa.lane_fma },
                 spatial => row.spatial.unwrap_or(""),
                 taps => taps(row.spatial.unwrap_or("")),
-                center_row => 1,
+                center_row => center_row(row),
+                taps_at_once => isa.registers - SPARE_REGISTERS,
                 mr => rows,
                 nr => columns,
                 nv => columns / isa.lanes,

@@ -38,7 +38,7 @@ typedef struct LeanConvArgs {
   int64_t y_step;
   const float *residual[4]; /* with LEAN_RESIDUAL */
   int64_t residual_step;
-  uint64_t inside[9];       /* per tap: bit i is set if the tap of pixel i lies inside the image; other taps read +0 */
+  uint64_t inside[25];      /* per tap: bit i is set if the tap of pixel i lies inside the image; other taps read +0 */
   uint64_t pixels;          /* 1..MR */
   uint64_t rows;            /* kernel rows of a dense kernel, 1..7 */
   uint64_t row_length;      /* values of one kernel row: input channels x kernel columns */

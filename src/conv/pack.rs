@@ -113,7 +113,7 @@ impl PackedWeights {
     /// # Errors
     /// [`Error::Shape`] if a slice has another length, or there is no channel.
     pub fn lean(stencil: Stencil, channels: usize, spatial: &[f32], pointwise: &[f32], bias: &[f32]) -> Result<Self> {
-        let (side, radius) = (stencil.side(), stencil.side() / 2);
+        let (side, radius) = (stencil.side(), stencil.radius());
         check("spatial weight", &[channels, side, side], spatial.len())?;
         check("pointwise weight", &[channels, channels], pointwise.len())?;
         let mut packed = Self::zeros(Some(stencil), 1, channels, channels);
@@ -209,6 +209,11 @@ impl PackedWeights {
         };
         self.scale = Some((padded(scale), padded(shift)));
         Ok(self)
+    }
+
+    /// Rows above and below a pixel that the stencil reads; 0 for dense convolutions.
+    pub(crate) fn radius(&self) -> usize {
+        self.stencil_kind.map_or(0, Stencil::radius)
     }
 
     /// Rows of the kernel; 1 for lean convolutions, whose matrix is a 1x1 kernel.

@@ -46,13 +46,13 @@ impl ConvPlan {
     /// Checks a description and picks its kernel. `pool`: the threads that [`ConvPlan::run`] works on.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for channels, kernel sizes, strides and stencils that there is no kernel for; [`Error::Isa`] for an
+    /// [`Error::Invalid`] for channels, kernel sizes and strides that there is no kernel for; [`Error::Isa`] for an
     /// instruction set that cannot run here.
     pub fn new(desc: &ConvDesc, pool: &Pool) -> Result<Self> {
         desc.validate()?;
         let kernels = Kernels::of(desc.isa.map_or_else(Isa::active, Ok)?)?;
         let kernel = match desc.operator {
-            ConvOperator::Lean(stencil) => kernels.fused(stencil)?,
+            ConvOperator::Lean(stencil) => kernels.fused(stencil),
             ConvOperator::Dense(_) => kernels.dense,
         };
         let (region, scratch) = (Region::default(), SharedBuffer::new(0, 0));

@@ -60,8 +60,8 @@ const RING_BYTES: usize = 64 * 1024;
 
 /// Two lean convolutions in a row, of which the second adds to its output in place: y += L2 (relu) L1 y.
 ///
-/// The middle rows live in a ring. The second convolution runs one row behind the first: once row h + 1 of the middle is there,
-/// row h of y is not read any more, so it can be replaced.
+/// The middle rows live in a ring. The second convolution runs behind the first by the larger radius of their stencils: by then the
+/// middle rows that it reads are there, and the first convolution does not read the rows of y any more that it replaces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InPlaceBlock {
     pub(crate) first: Convolution,
@@ -75,13 +75,18 @@ impl InPlaceBlock {
         (RING_BYTES / row_bytes).clamp(2, self.first.output.height.max(2))
     }
 
+    /// Rows that the second convolution is behind the first.
+    fn lag(&self) -> usize {
+        self.first.kernel.radius().max(self.second.kernel.radius())
+    }
+
     /// Elements of the ring.
     pub(crate) fn ring_elements(&self) -> usize {
         self.ring_rows() * self.first.output.row()
     }
 
     fn ring_rows(&self) -> usize {
-        (self.band() + 2).min(self.first.output.height)
+        (self.band() + self.lag() + self.second.kernel.radius()).min(self.first.output.height)
     }
 
     /// Runs the block on one image `y` in place. `ring`: [`InPlaceBlock::ring_elements`] of scratch memory.
@@ -93,7 +98,7 @@ impl InPlaceBlock {
             let next = (computed + self.band()).min(height);
             self.first.run(&weights[0], (y, self.first.input_layout()), (ring, ring_layout), Residual::None, computed..next);
             computed = next;
-            let ready = if computed == height { height } else { computed - 1 };
+            let ready = if computed == height { height } else { computed.saturating_sub(self.lag()) };
             let output = (&mut *y, self.second.output_layout());
             self.second.run(&weights[1], (ring, ring_layout), output, Residual::Output, finished..ready);
             finished = ready;

@@ -22,7 +22,7 @@ pub struct LeanConvArgs {
     pub y_step: i64,
     pub residual: [*const f32; 4usize],
     pub residual_step: i64,
-    pub inside: [u64; 9usize],
+    pub inside: [u64; 25usize],
     pub pixels: u64,
     pub rows: u64,
     pub row_length: u64,

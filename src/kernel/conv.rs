@@ -76,6 +76,11 @@ impl ConvKernel {
         ConvKernel { name, stencil, tile_rows, native: Some(native) }
     }
 
+    /// Rows above and below a pixel that the kernel's stencil reads; 0 for dense kernels.
+    pub(crate) fn radius(&self) -> usize {
+        self.stencil.map_or(0, Stencil::radius)
+    }
+
     /// The portable code.
     pub(crate) const fn portable(name: &'static str, stencil: Option<Stencil>) -> Self {
         ConvKernel { name, stencil, tile_rows: 1, native: None }
@@ -114,7 +119,8 @@ fn check(call: &ConvCall<'_>, stencil: Option<Stencil>) {
     }
     let (rows, width) = if stencil.is_some() {
         assert_eq!(call.x.layout.pixel_step, weights.row_length, "pixels of a lean convolution lie side by side");
-        (call.rows.start.saturating_sub(1)..(call.rows.end + 1).min(call.height), call.width)
+        let radius = weights.radius();
+        (call.rows.start.saturating_sub(radius)..(call.rows.end + radius).min(call.height), call.width)
     } else {
         let last = (call.rows.end - 1).saturating_mul(call.stride).saturating_add(weights.rows);
         let width = (call.width - 1).saturating_mul(call.stride).saturating_add(1);
@@ -158,7 +164,7 @@ fn arguments(call: &mut ConvCall<'_>) -> LeanConvArgs {
             Residual::Rows(rows) => rows.layout.pixel_step as i64,
             _ => call.y.layout.pixel_step as i64,
         },
-        inside: [0; 9],
+        inside: [0; 25],
         pixels: 0,
         rows: weights.rows as u64,
         row_length: weights.row_length as u64,
@@ -211,13 +217,13 @@ fn run_end(call: &ConvCall<'_>, h: usize) -> usize {
     if !(flat(&call.x.layout) && flat(&call.y.layout) && flat(&residual)) {
         return h + 1;
     }
-    // A whole image never wraps; in a ring, three input rows follow an output row.
+    // A whole image never wraps; in a ring, the input rows around an output row follow it.
     let wraps = |layout: &Layout, h: usize| layout.ring < call.height && layout.wraps_after(h);
+    let radius = call.weights.radius();
     let mut end = h + 1;
     while end < call.rows.end {
         let last = end - 1;
-        let x_wraps =
-            wraps(&call.x.layout, last) || wraps(&call.x.layout, last + 1) || (last > 0 && wraps(&call.x.layout, last - 1));
+        let x_wraps = (last.saturating_sub(radius)..=last + radius).any(|row| wraps(&call.x.layout, row));
         if x_wraps || wraps(&call.y.layout, last) || wraps(&residual, last) {
             break;
         }
@@ -226,34 +232,40 @@ fn run_end(call: &ConvCall<'_>, h: usize) -> usize {
     end
 }
 
-/// Which pixels of a tile touch an edge of the image, as bit sets.
+/// The largest radius of a stencil.
+const RADIUS: usize = 2;
+
+/// Which pixels of a tile lie less than 1, 2, ... pixels from an edge of the image, as bit sets.
+#[derive(Default)]
 struct Edges {
-    left: u64,
-    right: u64,
-    top: u64,
-    bottom: u64,
+    left: [u64; RADIUS],
+    right: [u64; RADIUS],
+    top: [u64; RADIUS],
+    bottom: [u64; RADIUS],
 }
 
 impl Edges {
-    fn of(mut h: usize, mut w: usize, pixels: usize, height: usize, width: usize) -> Self {
-        let mut edges = Edges { left: 0, right: 0, top: 0, bottom: 0 };
+    fn of((mut h, mut w): (usize, usize), pixels: usize, (height, width): (usize, usize), radius: usize) -> Self {
+        let mut edges = Edges::default();
         let mut at = 0;
         while at < pixels {
             let count = (width - w).min(pixels - at);
-            let span = ((1u64 << count) - 1) << at;
-            if w == 0 {
-                edges.left |= 1 << at;
+            // The pixels of this row from column `from` up to column `to`.
+            let span = |from: usize, to: usize| {
+                let (from, to) = (from.max(w), to.min(w + count));
+                if from < to { ((1_u64 << (to - from)) - 1) << (at + from - w) } else { 0 }
+            };
+            for distance in 1..=radius {
+                edges.left[distance - 1] |= span(0, distance);
+                edges.right[distance - 1] |= span(width.saturating_sub(distance), width);
+                if h < distance {
+                    edges.top[distance - 1] |= span(0, width);
+                }
+                if h + distance >= height {
+                    edges.bottom[distance - 1] |= span(0, width);
+                }
             }
             at += count;
-            if w + count == width {
-                edges.right |= 1 << (at - 1);
-            }
-            if h == 0 {
-                edges.top |= span;
-            }
-            if h + 1 == height {
-                edges.bottom |= span;
-            }
             (h, w) = (h + 1, 0);
         }
         edges
@@ -261,23 +273,18 @@ impl Edges {
 
     /// The pixels whose tap (dy, dx) lies outside the image.
     fn outside(&self, dy: i8, dx: i8) -> u64 {
-        let horizontal = match dx {
-            ..0 => self.left,
+        let beyond = |before: &[u64; RADIUS], after: &[u64; RADIUS], distance: i8| match distance {
+            ..0 => before[usize::from(distance.unsigned_abs()) - 1],
             0 => 0,
-            1.. => self.right,
+            1.. => after[distance as usize - 1],
         };
-        let vertical = match dy {
-            ..0 => self.top,
-            0 => 0,
-            1.. => self.bottom,
-        };
-        horizontal | vertical
+        beyond(&self.left, &self.right, dx) | beyond(&self.top, &self.bottom, dy)
     }
 }
 
 /// Tiles of nearly equal size that cross row ends where memory allows.
 fn fused(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
-    let taps = call.weights.stencil_kind.map_or(&[][..], Stencil::taps);
+    let (taps, radius) = (call.weights.stencil_kind.map_or(&[][..], Stencil::taps), call.weights.radius());
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let x = call.x.data.as_ptr();
@@ -291,20 +298,20 @@ fn fused(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
         for tile in 0..tiles {
             let next = total * (tile + 1) / tiles;
             let (h, w, pixels) = (h0 + first / width, first % width, next - first);
-            let edges = Edges::of(h, w, pixels, height, width);
+            let edges = Edges::of((h, w), pixels, (height, width), radius);
             for (index, &(dy, dx)) in taps.iter().enumerate() {
                 args.inside[index] = ((1u64 << pixels) - 1) & !edges.outside(dy, dx);
             }
-            for dy in 0..3 {
-                // The row above row 0 is never read; its address still has to be one row before row 0's, since a later pixel
-                // of the same quad may lie in row 1.
-                let row = match (h + dy).checked_sub(1) {
+            for kernel_row in 0..=2 * radius {
+                // Rows above row 0 are never read; their addresses still have to be as many rows before that of this row, since
+                // later pixels of the same quad may lie in later rows.
+                let row = match (h + kernel_row).checked_sub(radius) {
                     Some(row) => x.wrapping_add(layout.row(row)),
-                    None => x.wrapping_add(layout.row(h)).wrapping_sub(layout.row_step),
+                    None => x.wrapping_add(layout.row(h)).wrapping_sub((radius - kernel_row) * layout.row_step),
                 };
                 let base = row.wrapping_add(w * layout.pixel_step);
                 for quad in 0..pixels.div_ceil(4) {
-                    args.x[dy][quad] = base.wrapping_add(4 * quad * layout.pixel_step);
+                    args.x[kernel_row][quad] = base.wrapping_add(4 * quad * layout.pixel_step);
                 }
             }
             bases.set(&mut args, h, w, pixels);

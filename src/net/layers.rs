@@ -132,25 +132,25 @@ impl Walk {
     fn stage(&mut self, stage_index: usize, stage: &Stage) {
         let block = &stage.block;
         let norm = |at: usize| if block.norms >= at { block.norm } else { Norm::None };
-        let (operation, products) = match block.operator {
-            Operator::Dense => ("dense".to_owned(), [9 * self.width; 2]),
+        let (operations, products) = match block.operator {
+            Operator::Dense => (["dense"; 2].map(str::to_owned), [9 * self.width; 2]),
             operator if operator.has_stencil() => (
-                format!("{operator} {}", block.stencils[0]),
+                block.stencils.map(|stencil| format!("{operator} {stencil}")),
                 block.stencils.map(|stencil| self.width + block.group_size * stencil.taps().len()),
             ),
-            operator => (operator.to_string(), [self.width; 2]),
+            operator => ([operator.to_string(), operator.to_string()], [self.width; 2]),
         };
         for index in 0..stage.blocks {
             let name = |part: &str| format!("stages.{stage_index}.{index}.{part}");
             let parameters = |part: usize, name: &str| parameters::block_convolution(name, block, part, stage.width);
-            self.push(&name("conv1"), operation.clone(), products[0], parameters(0, &name("conv1")));
+            self.push(&name("conv1"), operations[0].clone(), products[0], parameters(0, &name("conv1")));
             self.norm(&name("norm1"), norm(1));
             match block.form {
                 BlockForm::Residual => {
-                    self.push(&name("conv2"), operation.clone(), products[1], parameters(1, &name("conv2")));
+                    self.push(&name("conv2"), operations[1].clone(), products[1], parameters(1, &name("conv2")));
                 }
                 BlockForm::Symmetric => {
-                    self.push(&name("conv1"), format!("{operation} transposed"), products[0], Vec::new());
+                    self.push(&name("conv1"), format!("{} transposed", operations[0]), products[0], Vec::new());
                 }
             }
             self.norm(&name("norm2"), norm(2));

@@ -152,7 +152,11 @@ impl fmt::Display for Network {
         let block = &self.stages[0].block;
         write!(f, " ({}", block.operator)?;
         if block.operator.has_stencil() {
-            write!(f, " {}", block.stencils[0])?;
+            let [first, second] = block.stencils;
+            write!(f, " {first}")?;
+            if first != second {
+                write!(f, "/{second}")?;
+            }
         }
         write!(f, "), {} classes", self.classes)
     }

@@ -169,11 +169,11 @@ impl Lowering<'_> {
             self.convolve(&name2, padded, x, second, (1, block.relu_after_sum), true);
             return Ok(());
         }
-        let convolution = |weights: &PackedWeights, relu| -> Result<Convolution> {
-            let kernel = self.plan.kernels.fused(weights.stencil().unwrap_or(block.stencils[0]))?;
-            Ok(Convolution { kernel, input: extent, output: extent, stride: 1, relu })
+        let convolution = |weights: &PackedWeights, relu| {
+            let kernel = self.plan.kernels.fused(weights.stencil().unwrap_or(block.stencils[0]));
+            Convolution { kernel, input: extent, output: extent, stride: 1, relu }
         };
-        let pair = InPlaceBlock { first: convolution(&first, true)?, second: convolution(&second, block.relu_after_sum)? };
+        let pair = InPlaceBlock { first: convolution(&first, true), second: convolution(&second, block.relu_after_sum) };
         self.push(name, Op::Block { y: x, middle, block: pair, weights: Box::new([first, second]) });
         Ok(())
     }

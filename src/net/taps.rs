@@ -3,7 +3,7 @@
 
 use crate::error::{Error, Result};
 use crate::net::parameters::{ParameterRole, ParameterSpec};
-use crate::net::validate::SUPPORTED_STENCILS;
+use crate::stencil::Stencil;
 
 /// Checks the spatial weights of `tensors`, which are pairs of what a tensor should be and its values.
 ///
@@ -42,8 +42,8 @@ pub(crate) fn check_taps<'a>(
 /// The name of the stencil with the fewest taps that has all taps that are `used`.
 fn smallest_stencil(used: &[bool]) -> &'static str {
     let fits = |mask: &[bool]| mask.len() == used.len() && used.iter().zip(mask).all(|(used, tap)| *tap || !used);
-    let fitting = SUPPORTED_STENCILS.iter().filter(|stencil| fits(&stencil.mask()));
-    fitting.min_by_key(|stencil| stencil.taps().len()).map_or("none of the supported", |stencil| stencil.name())
+    let fitting = Stencil::ALL.iter().filter(|stencil| fits(&stencil.mask()));
+    fitting.min_by_key(|stencil| stencil.taps().len()).map_or("none", |stencil| stencil.name())
 }
 
 #[cfg(test)]
@@ -53,10 +53,12 @@ mod tests {
     #[test]
     fn smallest_stencil_has_all_used_taps() {
         let used = |taps: &[usize]| (0..9).map(|index| taps.contains(&index)).collect::<Vec<bool>>();
-        assert_eq!(smallest_stencil(&used(&[])), "cross4");
+        assert_eq!(smallest_stencil(&used(&[])), "row3");
+        assert_eq!(smallest_stencil(&used(&[1, 7])), "col3");
         assert_eq!(smallest_stencil(&used(&[1, 3, 7])), "cross4");
-        assert_eq!(smallest_stencil(&used(&[1, 4])), "cross5");
+        assert_eq!(smallest_stencil(&used(&[1, 4])), "col3");
+        assert_eq!(smallest_stencil(&used(&[1, 3, 4])), "cross5");
         assert_eq!(smallest_stencil(&used(&[1, 2])), "box9");
-        assert_eq!(smallest_stencil(&[true; 25]), "none of the supported");
+        assert_eq!(smallest_stencil(&[true; 25]), "box25");
     }
 }

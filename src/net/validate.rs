@@ -4,10 +4,9 @@
 use std::fmt::Display;
 
 use crate::error::{Error, Result};
-use crate::net::architecture::{Block, ConnectionForm, Norm, Operator, Stage, StemPool};
+use crate::net::architecture::{Block, BlockForm, ConnectionForm, Norm, Operator, Stage, StemPool};
 use crate::net::layers::forward_layers;
 use crate::net::network::Network;
-use crate::stencil::Stencil;
 
 /// Largest number of channels, classes, rows or columns.
 const MAX_EXTENT: usize = 65_536;
@@ -20,9 +19,6 @@ const MAX_STAGES: usize = 64;
 const MAX_BLOCKS: usize = 1024;
 /// Longest name of a class in bytes.
 const MAX_NAME: usize = 256;
-
-/// The stencils that this version can compute.
-pub(crate) const SUPPORTED_STENCILS: &[Stencil] = &[Stencil::Cross4, Stencil::Cross5, Stencil::Box9];
 
 /// Checks everything that [`Network`] promises.
 pub(crate) fn validate(network: &Network) -> Result<()> {
@@ -130,11 +126,9 @@ fn block(stage: usize, block: &Block, width: usize) -> Result<()> {
     supported(&key("norm"), block.norm, &[Norm::Batch])?;
     if block.operator.has_stencil() {
         let [first, second] = block.stencils;
-        for stencil in [first, second] {
-            supported(&key("stencil"), stencil, SUPPORTED_STENCILS)?;
-        }
-        if first != second {
-            return not_yet(&key("stencil"), "the same stencil in both convolutions", format!("`{first}` and `{second}`"));
+        if block.form == BlockForm::Symmetric && first != second {
+            let expected = "one stencil in a symmetric block, whose second convolution is the transpose of the first";
+            return Err(Error::invalid(key("stencil"), expected, format!("`{first}` and `{second}`")));
         }
     }
     Ok(())

@@ -185,7 +185,7 @@ impl<'a, T: Real> Oracle<'a, T> {
     fn stored_spatial(&self, name: &str, values: &[f64]) -> Vec<f64> {
         let stage: usize = name.split('.').nth(1).and_then(|stage| stage.parse().ok()).expect("a block's tensor");
         let stage = &self.model.network().stages()[stage];
-        let stencil = stage.block.stencils[0];
+        let stencil = stage.block.stencils[usize::from(name.contains(".conv2."))];
         let mut stored = vec![0.0; stage.width * stencil.side() * stencil.side()];
         for (value, position) in values.iter().zip(stored_positions(stencil, stage.width)) {
             stored[position] = *value;
@@ -227,7 +227,7 @@ impl<'a, T: Real> Oracle<'a, T> {
 
 /// For every tap and channel, the position of its weight in `[channels, 1, side, side]`.
 fn stored_positions(stencil: Stencil, channels: usize) -> Vec<usize> {
-    let (side, radius) = (stencil.side(), stencil.side() / 2);
+    let (side, radius) = (stencil.side(), stencil.radius());
     let inside =
         |&(dy, dx): &(i8, i8)| (radius as isize + dy as isize) as usize * side + (radius as isize + dx as isize) as usize;
     stencil.taps().iter().flat_map(|tap| (0..channels).map(move |channel| channel * side * side + inside(tap))).collect()

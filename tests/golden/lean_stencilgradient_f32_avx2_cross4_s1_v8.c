@@ -4,16 +4,18 @@
  * Gradients of the stencil cross4 and of the bias:
  *   ds[t][i] = sum over pixels p of g_i(p) x_i(p + t),   db[i] = sum over pixels p of g_i(p).
  *
- * One vector of channels at a time; its 4 + 1 sums stay in registers while the rows pass by, in pixel order.
- * A tap outside the image adds nothing. Per pixel and vector: 4 FMAs and 5 loads: bound by the loads.
+ * One vector of channels at a time. Its sums stay in registers while the rows pass by, in pixel order; of more taps than there are
+ * registers, 12 at a time. A tap outside the image adds nothing. Per pixel and vector: 4 FMAs and 5 loads: bound by the loads.
  */
 #include "isa/avx2.h"
 
-static inline __attribute__((always_inline)) void channels_at(const LeanStencilGradientArgs *a, uint64_t column, M mask) {
+static inline __attribute__((always_inline)) void sums_0(const LeanStencilGradientArgs *a, uint64_t column, M mask) {
   const uint64_t panel = column / LEAN_PANEL, lane = column % LEAN_PANEL;
   const int64_t step = (int64_t)a->channels, row_step = (int64_t)(a->width * a->channels);
-  float *ds = a->dstencil + panel * 4 * LEAN_PANEL + lane, *db = a->dbias + column;
-  V bias = v_zero(), north = v_zero(), west = v_zero(), east = v_zero(), south = v_zero();
+  float *ds = a->dstencil + panel * 4 * LEAN_PANEL + lane;
+  V north = v_zero(), west = v_zero(), east = v_zero(), south = v_zero();
+  float *db = a->dbias + column;
+  V bias = v_zero();
   if (a->flags & LEAN_ACCUMULATE) {
     bias = v_load(db);
     north = v_load(ds + 0 * LEAN_PANEL);
@@ -23,24 +25,26 @@ static inline __attribute__((always_inline)) void channels_at(const LeanStencilG
   }
   for (uint64_t h = a->first; h < a->last; h++) {
     const float *x = a->x + (int64_t)h * row_step + (int64_t)column, *g = a->g + (int64_t)h * row_step + (int64_t)column;
-    const int above = h > 0, below = h + 1 < a->height;
-    (void)above, (void)below;
     for (uint64_t w = 0; w < a->width; w++, x += step, g += step) {
       const V gradient = v_load_masked(g, mask);
-      const int left = w > 0, right = w + 1 < a->width;
-      (void)left, (void)right;
       bias = v_add(bias, gradient);
-      if (above) north = v_fma(gradient, v_load_masked(x - row_step, mask), north);
-      if (left) west = v_fma(gradient, v_load_masked(x - step, mask), west);
-      if (right) east = v_fma(gradient, v_load_masked(x + step, mask), east);
-      if (below) south = v_fma(gradient, v_load_masked(x + row_step, mask), south);
+      if (h >= 1) north = v_fma(gradient, v_load_masked(x - row_step, mask), north);
+      if (w >= 1) west = v_fma(gradient, v_load_masked(x - step, mask), west);
+      if (w + 1 < a->width) east = v_fma(gradient, v_load_masked(x + step, mask), east);
+      if (h + 1 < a->height) south = v_fma(gradient, v_load_masked(x + row_step, mask), south);
     }
   }
-  v_store(db, bias); /* lanes past the last channel hold 0: the panel's padding */
+  /* Lanes past the last channel hold 0: the panel's padding. */
+  v_store(db, bias);
   v_store(ds + 0 * LEAN_PANEL, north);
   v_store(ds + 1 * LEAN_PANEL, west);
   v_store(ds + 2 * LEAN_PANEL, east);
   v_store(ds + 3 * LEAN_PANEL, south);
+  (void)step, (void)row_step;
+}
+
+static inline __attribute__((always_inline)) void channels_at(const LeanStencilGradientArgs *a, uint64_t column, M mask) {
+  sums_0(a, column, mask);
 }
 
 void lean_stencilgradient_f32_avx2_cross4_s1_v8_0_0_0(const LeanStencilGradientArgs *a) {

@@ -9,6 +9,7 @@ use crate::operators::fill::Fill;
 use crate::operators::memory::Gaps;
 use crate::operators::setup::{Part, Place, Setup, run_whole};
 use crate::subject::Subject;
+use leanresnet::Stencil;
 use leanresnet::internals::kernel::conv::ConvCall;
 use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
 use leanresnet::internals::pack::panels;
@@ -131,7 +132,7 @@ pub(crate) fn slices(subject: &Subject) -> Result<(), String> {
         None => Convolution::dense((1, 1), (h, w), (6, c), added, Fill::Uniform, 3),
     };
     let expected = run_whole(kernel, &problem, &Place::number(0))?;
-    let halo = usize::from(subject.stencil.is_some());
+    let halo = subject.stencil.map_or(0, Stencil::radius);
     let weights = problem.packed();
     let residual = problem.residual.as_deref().unwrap_or_default();
     for rows in (0..h).flat_map(|start| (start + 1..=h).map(move |end| start..end)) {
@@ -142,18 +143,13 @@ pub(crate) fn slices(subject: &Subject) -> Result<(), String> {
             let residual = GuardedBuffer::from_slice(&residual[rows.start * w * c..rows.end * w * c], edge);
             let mut y = GuardedBuffer::new(rows.len() * w * c, edge);
             let output = Layout::image(h, w, c).starting_at(rows.start);
+            let source = Source { data: &x, layout: Layout::image(h, w, inputs).starting_at(needed.start) };
+            let target = Target { data: &mut y, layout: output };
             kernel.run(&mut ConvCall {
-                weights: &weights,
-                x: Source { data: &x, layout: Layout::image(h, w, inputs).starting_at(needed.start) },
-                y: Target { data: &mut y, layout: output },
                 residual: Residual::Rows(Source { data: &residual, layout: output }),
                 epilogue: Epilogue { relu: true, from_output: false },
                 rows: rows.clone(),
-                height: h,
-                width: w,
-                stride: 1,
-                panels: 0..panels(c),
-                k: 0..weights.row_length(),
+                ..ConvCall::new(&weights, source, target, (h, w))
             });
             [&x, &residual, &y].into_iter().try_for_each(GuardedBuffer::check)?;
             let name = format!("{}: slices of rows {rows:?}", subject.name);

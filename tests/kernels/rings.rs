@@ -35,7 +35,7 @@ fn call<'a>(weights: &'a PackedWeights, x: Source<'a>, y: Target<'a>, rows: Rang
 
 /// Input, output and residual in rings that hold no more rows than a band needs, fed row by row: the bits of the whole image.
 pub(crate) fn rings(subject: &Subject) -> Result<(), String> {
-    let kernel = subject.convolution();
+    let (kernel, radius) = (subject.convolution(), subject.stencil().radius());
     for (index, (h, w, c)) in shapes(subject).into_iter().enumerate() {
         // Without scale, since the weights' scale is already covered; with and without residual and ReLU.
         let finish = Finish { scale: false, added: [Added::Nothing, Added::Rows][index % 2], relu: index % 4 > 1 };
@@ -46,14 +46,15 @@ pub(crate) fn rings(subject: &Subject) -> Result<(), String> {
             let edge = EDGES[(size + index) % 2];
             let gap = Gaps { row: [0, 0, 3][(index + size) % 3], ..Gaps::default() };
             let ring = |rows: usize| Rows::new(gap.layout(rows, w, c), w, c, edge);
-            let (mut x, mut y, mut residual) = (ring(size + 2 + spare), ring(size + spare), ring(size));
+            let (mut x, mut y, mut residual) = (ring(size + 2 * radius + spare), ring(size + spare), ring(size));
             let mut actual = Vec::new();
             let mut loaded = 0;
             for band in bands(h, size) {
-                for row in loaded..(band.end + 1).min(h) {
+                let needed = (band.end + radius).min(h);
+                for row in loaded..needed {
                     x.set_row(row, &problem.x[row * w * c..][..w * c]);
                 }
-                loaded = (band.end + 1).min(h);
+                loaded = needed;
                 if let Some(values) = &problem.residual {
                     band.clone().for_each(|row| residual.set_row(row, &values[row * w * c..][..w * c]));
                 }
@@ -71,8 +72,8 @@ pub(crate) fn rings(subject: &Subject) -> Result<(), String> {
     Ok(())
 }
 
-/// L1, ReLU, L2, added in place to the image that L1 reads: one row of lag and a ring of the middle rows suffice, and the bits
-/// are those of two whole convolutions.
+/// L1, ReLU, L2, added in place to the image that L1 reads: a lag of the stencil's radius and a ring of the middle rows suffice, and
+/// the bits are those of two whole convolutions.
 pub(crate) fn segment(subject: &Subject) -> Result<(), String> {
     for (index, shape) in shapes(subject).into_iter().enumerate() {
         let relu = Finish { relu: true, ..Finish::NONE };
@@ -102,10 +103,11 @@ fn in_place(
     let (h, w, c) = (first.input.h, first.input.w, first.input.c);
     let kernel = subject.convolution();
     let mut image = Rows::holding(&first.x, Gaps::default().layout(h, w, c), w, c, edge);
-    let mut middle = Rows::new(Gaps::default().layout(size + 2, w, c), w, c, edge);
+    let radius = subject.stencil().radius();
+    let mut middle = Rows::new(Gaps::default().layout(size + 2 * radius, w, c), w, c, edge);
     let mut computed = 0;
     for band in bands(h, size) {
-        let needed = (band.end + 1).min(h);
+        let needed = (band.end + radius).min(h);
         kernel.run(&mut ConvCall {
             epilogue: Epilogue { relu: true, from_output: false },
             ..call(first_weights, image.source(), middle.target(), computed..needed, (h, w))

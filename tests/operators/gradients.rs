@@ -68,7 +68,7 @@ pub(crate) fn stencil(
     parts: Parts,
 ) -> Result<(Vec<f32>, Vec<f32>), String> {
     let Weights::Lean(stencil, _) = problem.weights else { return Err("a dense convolution has no stencil".into()) };
-    let kernel = kernels.stencil_gradient(stencil).map_err(|error| error.to_string())?;
+    let kernel = kernels.stencil_gradient(stencil);
     let (shape, taps) = (problem.input, stencil.taps().len());
     let (x, g) = (GuardedBuffer::from_slice(&problem.x, edge), GuardedBuffer::from_slice(dy, edge));
     let padded = panels(shape.c) * PANEL;

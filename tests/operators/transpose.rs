@@ -15,7 +15,7 @@ use leanresnet::internals::reference::Shape;
 pub(crate) fn data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge: Edge) -> Result<Vec<f32>, String> {
     match &problem.weights {
         Weights::Lean(stencil, weights) => {
-            let kernel = kernels.fused(*stencil).map_err(|error| error.to_string())?;
+            let kernel = kernels.fused(*stencil);
             let spatial = square(*stencil, &weights.spatial);
             let packed = PackedWeights::lean_transposed(*stencil, problem.input.c, &spatial, &weights.pointwise);
             let Shape { h, w, c, .. } = problem.input;

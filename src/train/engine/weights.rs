@@ -70,7 +70,7 @@ impl TrainedConvolution {
         kernels: &Kernels,
     ) -> Result<Self> {
         let (kernel, stencil_gradient) = match kind {
-            Kind::Lean(stencil) => (kernels.fused(stencil)?, Some(kernels.stencil_gradient(stencil)?)),
+            Kind::Lean(stencil) => (kernels.fused(stencil), Some(kernels.stencil_gradient(stencil))),
             Kind::Dense { .. } => (kernels.dense, None),
         };
         let (values, transposed) = match kind {
