@@ -149,3 +149,67 @@ fn avx2_kernels_hold_no_instruction_of_avx512() {
         assert!(found.is_empty(), "{found:?}");
     }
 }
+
+/// A function of an archive: where it stands, and its instructions by address.
+struct Disassembled {
+    name: String,
+    instructions: Vec<(u64, String)>,
+}
+
+/// The functions in what `objdump -d` prints; static ones carry the name of their file, since many files have them.
+fn functions(text: &str) -> Vec<Disassembled> {
+    let (mut file, mut all) = (String::new(), Vec::<Disassembled>::new());
+    for line in text.lines() {
+        if let Some((name, _)) = line.split_once(":     file format") {
+            name.clone_into(&mut file);
+        } else if let Some((_, name)) = line.strip_suffix(">:").and_then(|line| line.split_once(" <")) {
+            all.push(Disassembled { name: format!("{file} {name}"), instructions: Vec::new() });
+        } else if let (Some((address, instruction)), Some(function)) = (line.split_once(":\t"), all.last_mut())
+            && let Ok(address) = u64::from_str_radix(address.trim(), 16)
+        {
+            function.instructions.push((address, instruction.trim().to_string()));
+        }
+    }
+    all
+}
+
+/// The innermost loops: from the target of a conditional jump backwards to the jump, with no other loop inside. An unconditional one
+/// is the way back from code that a compiler moved out of the way.
+fn innermost_loops(function: &Disassembled) -> Vec<&[(u64, String)]> {
+    let target = |instruction: &str| {
+        let mut words = instruction.split_whitespace();
+        words.next().filter(|word| word.starts_with('j') && *word != "jmp")?;
+        u64::from_str_radix(words.next()?, 16).ok()
+    };
+    let index = |address: u64| function.instructions.iter().position(|(other, _)| *other == address);
+    let jumps = function.instructions.iter().enumerate();
+    let loops: Vec<(usize, usize)> = jumps
+        .filter_map(|(end, (address, instruction))| Some((index(target(instruction).filter(|to| to <= address)?)?, end)))
+        .collect();
+    let contains = |outer: &(usize, usize), inner: &(usize, usize)| outer != inner && outer.0 <= inner.0 && inner.1 <= outer.1;
+    let innermost = loops.iter().filter(|outer| !loops.iter().any(|inner| contains(outer, inner)));
+    innermost.map(|(start, end)| &function.instructions[*start..=*end]).collect()
+}
+
+/// Accumulators that a compiler moves between registers and the stack cost more than what they are there to save.
+#[test]
+fn no_vector_goes_through_the_stack_in_an_inner_loop() {
+    for (isa, archive) in archives() {
+        let Some(text) = output_of("objdump", &["-d", "--no-show-raw-insn"], &archive) else { continue };
+        let functions = functions(&text);
+        let mut loops_with_multiply_adds = 0;
+        for function in &functions {
+            for body in innermost_loops(function) {
+                if !body.iter().any(|(_, instruction)| instruction.starts_with("vfmadd")) {
+                    continue;
+                }
+                loops_with_multiply_adds += 1;
+                let is_spill = |text: &str| text.starts_with('v') && (text.contains("(%rsp") || text.contains("(%rbp"));
+                let spills: Vec<&str> = body.iter().map(|(_, text)| &text[..]).filter(|text| is_spill(text)).collect();
+                assert!(spills.is_empty(), "{isa}: {} of {} instructions: {spills:#?}", function.name, body.len());
+            }
+        }
+        // Every size of a tile, whole and masked, of every convolution: the text was understood.
+        assert!(loops_with_multiply_adds > 100, "{isa}: {loops_with_multiply_adds} loops");
+    }
+}

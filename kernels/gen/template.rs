@@ -74,8 +74,8 @@ fn inside(dy: i64, dx: i64) -> String {
     conditions.into_iter().flatten().collect::<Vec<_>>().join(" && ")
 }
 
-fn taps(stencil: &str) -> Vec<Value> {
-    let taps = STENCILS.iter().find(|(name, _)| *name == stencil).map_or(&[][..], |(_, taps)| taps);
+fn taps(row: &Row) -> Vec<Value> {
+    let taps = taps_of(row);
     let radius = radius(taps);
     let describe = |(index, &(dy, dx)): (usize, &(i64, i64))| {
         context! {
@@ -90,13 +90,17 @@ fn taps(stencil: &str) -> Vec<Value> {
     taps.iter().enumerate().map(describe).collect()
 }
 
-/// The row of a stencil's square with the pixel itself.
-fn center_row(row: &Row) -> i64 {
-    STENCILS.iter().find(|(name, _)| Some(*name) == row.spatial).map_or(0, |(_, taps)| radius(taps))
+/// The taps of a row's stencil.
+fn taps_of(row: &Row) -> &'static [(i64, i64)] {
+    STENCILS.iter().find(|(name, _)| Some(*name) == row.spatial).map_or(&[], |(_, taps)| taps)
 }
 
-/// Registers that the gradient of a stencil needs beside its sums: those of the bias, the gradient and an input, and one more.
-const SPARE_REGISTERS: usize = 4;
+/// How many sums the gradient of a stencil keeps in registers: all of them, or parts of nearly equal size that fill three quarters. The
+/// rest is for the bias, a gradient, an input, and what the compiler wants.
+fn taps_at_once(row: &Row, registers: usize) -> usize {
+    let taps = taps_of(row).len().max(1);
+    taps.div_ceil(taps.div_ceil(registers * 3 / 4))
+}
 
 /// The C unit of a row.
 pub fn render(row: &Row, version: &str) -> Result<String, String> {
@@ -117,9 +121,9 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 op => row.op,
                 isa => context! { name => isa.name, lane_fma => isa.lane_fma },
                 spatial => row.spatial.unwrap_or(""),
-                taps => taps(row.spatial.unwrap_or("")),
-                center_row => center_row(row),
-                taps_at_once => isa.registers - SPARE_REGISTERS,
+                taps => taps(row),
+                center_row => radius(taps_of(row)),
+                taps_at_once => taps_at_once(row, isa.registers),
                 mr => rows,
                 nr => columns,
                 nv => columns / isa.lanes,

@@ -5,11 +5,11 @@
  *   ds[t][i] = sum over pixels p of g_i(p) x_i(p + t),   db[i] = sum over pixels p of g_i(p).
  *
  * One vector of channels at a time. Its sums stay in registers while the rows pass by, in pixel order; of more taps than there are
- * registers, 12 at a time. A tap outside the image adds nothing. Per pixel and vector: 4 FMAs and 5 loads: bound by the loads.
+ * registers, 4 at a time. A tap outside the image adds nothing. Per pixel and vector: 4 FMAs and 5 loads: bound by the loads.
  */
 #include "isa/avx2.h"
 
-static inline __attribute__((always_inline)) void sums_0(const LeanStencilGradientArgs *a, uint64_t column, M mask) {
+static __attribute__((noinline)) void sums_0(const LeanStencilGradientArgs *a, uint64_t column, M mask) {
   const uint64_t panel = column / LEAN_PANEL, lane = column % LEAN_PANEL;
   const int64_t step = (int64_t)a->channels, row_step = (int64_t)(a->width * a->channels);
   float *ds = a->dstencil + panel * 4 * LEAN_PANEL + lane;
@@ -28,10 +28,10 @@ static inline __attribute__((always_inline)) void sums_0(const LeanStencilGradie
     for (uint64_t w = 0; w < a->width; w++, x += step, g += step) {
       const V gradient = v_load_masked(g, mask);
       bias = v_add(bias, gradient);
-      if (h >= 1) north = v_fma(gradient, v_load_masked(x - row_step, mask), north);
-      if (w >= 1) west = v_fma(gradient, v_load_masked(x - step, mask), west);
-      if (w + 1 < a->width) east = v_fma(gradient, v_load_masked(x + step, mask), east);
-      if (h + 1 < a->height) south = v_fma(gradient, v_load_masked(x + row_step, mask), south);
+      if (h >= 1) FMA(north, gradient, v_load_masked(x - row_step, mask));
+      if (w >= 1) FMA(west, gradient, v_load_masked(x - step, mask));
+      if (w + 1 < a->width) FMA(east, gradient, v_load_masked(x + step, mask));
+      if (h + 1 < a->height) FMA(south, gradient, v_load_masked(x + row_step, mask));
     }
   }
   /* Lanes past the last channel hold 0: the panel's padding. */
