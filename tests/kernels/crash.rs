@@ -6,15 +6,21 @@ pub(crate) use unix::{enter, report_the_trial};
 #[cfg(unix)]
 mod unix {
     use std::cell::Cell;
+    use std::sync::{Mutex, PoisonError};
 
     thread_local! {
         /// The trial that this thread runs; never freed, so that a signal handler may read it at any time.
         static TRIAL: Cell<&'static str> = const { Cell::new("no trial") };
     }
 
+    /// Every name: what can still be reached is no leak to a sanitizer.
+    static NAMES: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+
     /// Remembers what this thread runs from now on.
     pub(crate) fn enter(trial: &str) {
-        TRIAL.set(Box::leak(trial.to_string().into_boxed_str()));
+        let name: &'static str = Box::leak(trial.to_string().into_boxed_str());
+        NAMES.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+        TRIAL.set(name);
     }
 
     /// From now on, an access outside memory prints the thread's trial before the process dies.
