@@ -21,6 +21,7 @@ fn descriptions_that_no_kernel_computes() {
         (ConvDesc::lean(0, Stencil::Box9), "input channels; expected at least 1, got 0"),
         (ConvDesc::dense(3, 0, 3), "output channels; expected at least 1, got 0"),
         (ConvDesc::lean(4, Stencil::Box9).with_stride(2), "stride of a lean convolution; expected 1, got 2"),
+        (ConvDesc::depthwise(4, Stencil::Box9).with_stride(2), "stride of a depth-wise convolution; expected 1, got 2"),
         (ConvDesc::dense(4, 4, 5), "kernel of a dense convolution; expected 1, 3 or 7, got 5"),
         (ConvDesc::dense(4, 4, 3).with_stride(3), "stride of a dense convolution; expected 1, 2 or 4, got 3"),
         (ConvDesc::dense(4, 4, 3).with_stride(0), "stride of a dense convolution; expected 1, 2 or 4, got 0"),

@@ -9,6 +9,19 @@ use leanresnet::internals::reference::{DenseWeights, Epilogue, LeanWeights, Shap
 use leanresnet::{Isa, Pool, Stencil};
 use std::ops::Range;
 
+/// Taps [taps][channels] in PyTorch's layout, [channels, 1, side, side].
+fn square(stencil: Stencil, taps: &[f32]) -> Vec<f32> {
+    let (side, radius, channels) = (stencil.side(), stencil.radius() as i8, taps.len() / stencil.taps().len());
+    let mut square = vec![0.0; channels * side * side];
+    for (tap, (dy, dx)) in stencil.taps().iter().enumerate() {
+        let at = (dy + radius) as usize * side + (dx + radius) as usize;
+        for channel in 0..channels {
+            square[channel * side * side + at] = taps[tap * channels + channel];
+        }
+    }
+    square
+}
+
 /// A convolution with its data and the oracle's answer.
 struct Problem {
     desc: ConvDesc,
@@ -43,15 +56,14 @@ impl Problem {
                 let taps = stencil.taps().to_vec();
                 let spatial = integers(6, taps.len() * outputs, maximum);
                 let pointwise = integers(7, outputs * outputs, maximum);
-                let (side, radius) = (stencil.side(), stencil.radius() as i8);
-                let mut square = vec![0.0; outputs * side * side];
-                for (tap, (dy, dx)) in taps.iter().enumerate() {
-                    let at = (dy + radius) as usize * side + (dx + radius) as usize;
-                    for channel in 0..outputs {
-                        square[channel * side * side + at] = spatial[tap * outputs + channel];
-                    }
-                }
-                let packed = PackedWeights::lean(stencil, outputs, &square, &pointwise, &bias).unwrap();
+                let packed = PackedWeights::lean(stencil, outputs, &square(stencil, &spatial), &pointwise, &bias).unwrap();
+                (packed, lean_forward(&x, input, &LeanWeights { taps, spatial, pointwise, bias }, &epilogue))
+            }
+            ConvOperator::Depthwise(stencil) => {
+                let taps = stencil.taps().to_vec();
+                let spatial = integers(6, taps.len() * outputs, maximum);
+                let packed = PackedWeights::depthwise(stencil, outputs, &square(stencil, &spatial), &bias).unwrap();
+                let pointwise = vec![0.0; outputs * outputs];
                 (packed, lean_forward(&x, input, &LeanWeights { taps, spatial, pointwise, bias }, &epilogue))
             }
             ConvOperator::Dense(kernel) => {
@@ -138,6 +150,18 @@ fn lean_convolutions_are_the_oracles() {
             for (index, shape) in [[1, 1, 1, 1], [3, 5, 4, 7], [2, 1, 9, 33], [1, 16, 15, 40]].into_iter().enumerate() {
                 let desc = ConvDesc::lean(shape[3], stencil).with_relu(index % 2 == 0).with_residual(index % 3 == 0);
                 Problem::new(desc, shape, index == 3).check(&pool);
+            }
+        }
+    }
+}
+
+#[test]
+fn depthwise_convolutions_are_the_oracles() {
+    for pool in pools() {
+        for &stencil in Stencil::ALL {
+            for (index, shape) in [[1, 1, 2, 1], [2, 5, 4, 33], [1, 9, 15, 40]].into_iter().enumerate() {
+                let desc = ConvDesc::depthwise(shape[3], stencil).with_relu(index == 0).with_residual(index == 1);
+                Problem::new(desc, shape, index == 2).check(&pool);
             }
         }
     }

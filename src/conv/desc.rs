@@ -12,6 +12,8 @@ use crate::stencil::Stencil;
 pub enum ConvOperator {
     /// A depth-wise stencil plus a 1x1 convolution of the same input, at stride 1.
     Lean(Stencil),
+    /// The stencil alone, every channel for itself, at stride 1.
+    Depthwise(Stencil),
     /// A square kernel of this side (1, 3 or 7) over all channels.
     Dense(usize),
 }
@@ -33,7 +35,7 @@ pub struct ConvDesc {
     pub operator: ConvOperator,
     /// Input channels; at least 1.
     pub inputs: usize,
-    /// Output channels; at least 1, and those of the input where the operator is lean.
+    /// Output channels; at least 1, and those of the input unless the operator is dense.
     pub outputs: usize,
     /// Input pixels from an output pixel to the next, in both directions: 1, dense also 2 or 4. Default 1.
     pub stride: usize,
@@ -49,6 +51,11 @@ impl ConvDesc {
     /// A lean convolution of `channels` channels.
     pub fn lean(channels: usize, stencil: Stencil) -> Self {
         Self::new(ConvOperator::Lean(stencil), channels, channels)
+    }
+
+    /// A depth-wise convolution of `channels` channels: the stencil of a lean one without its 1x1 part.
+    pub fn depthwise(channels: usize, stencil: Stencil) -> Self {
+        Self::new(ConvOperator::Depthwise(stencil), channels, channels)
     }
 
     /// A dense convolution from `inputs` to `outputs` channels with a `kernel` x `kernel` kernel and padding (`kernel` - 1) / 2.
@@ -91,7 +98,7 @@ impl ConvDesc {
     /// Side of a dense kernel; 1 for the matrix of a lean convolution.
     pub(super) fn kernel(&self) -> usize {
         match self.operator {
-            ConvOperator::Lean(_) => 1,
+            ConvOperator::Lean(_) | ConvOperator::Depthwise(_) => 1,
             ConvOperator::Dense(kernel) => kernel,
         }
     }
@@ -103,11 +110,19 @@ impl ConvDesc {
                 return Err(Error::invalid(what, "at least 1", 0));
             }
         }
+        let name = match self.operator {
+            ConvOperator::Lean(_) => "lean",
+            ConvOperator::Depthwise(_) => "depth-wise",
+            ConvOperator::Dense(_) => "dense",
+        };
         match self.operator {
-            ConvOperator::Lean(_) if self.outputs != self.inputs => {
-                Err(Error::invalid("output channels of a lean convolution", format!("{}, as inputs", self.inputs), self.outputs))
+            ConvOperator::Lean(_) | ConvOperator::Depthwise(_) if self.outputs != self.inputs => {
+                let what = format!("output channels of a {name} convolution");
+                Err(Error::invalid(what, format!("{}, as inputs", self.inputs), self.outputs))
             }
-            ConvOperator::Lean(_) if self.stride != 1 => Err(Error::invalid("stride of a lean convolution", "1", self.stride)),
+            ConvOperator::Lean(_) | ConvOperator::Depthwise(_) if self.stride != 1 => {
+                Err(Error::invalid(format!("stride of a {name} convolution"), "1", self.stride))
+            }
             ConvOperator::Dense(kernel) if ![1, 3, 7].contains(&kernel) => {
                 Err(Error::invalid("kernel of a dense convolution", "1, 3 or 7", kernel))
             }
@@ -120,11 +135,12 @@ impl ConvDesc {
 
     /// Checks that weights were packed for this convolution.
     pub(super) fn check_weights(&self, weights: &PackedWeights) -> Result<()> {
-        let stencil = match self.operator {
-            ConvOperator::Lean(stencil) => Some(stencil),
-            ConvOperator::Dense(_) => None,
+        let (stencil, row_length) = match self.operator {
+            ConvOperator::Lean(stencil) => (Some(stencil), self.inputs),
+            ConvOperator::Depthwise(stencil) => (Some(stencil), 0),
+            ConvOperator::Dense(kernel) => (None, kernel.saturating_mul(self.inputs)),
         };
-        let expected = (stencil, self.kernel(), self.kernel().saturating_mul(self.inputs), self.outputs);
+        let expected = (stencil, self.kernel(), row_length, self.outputs);
         let got = (weights.stencil_kind, weights.rows, weights.row_length, weights.channels);
         if expected == got {
             return Ok(());

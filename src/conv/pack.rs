@@ -51,11 +51,11 @@ fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, 
 /// ```
 #[derive(Clone)]
 pub struct PackedWeights {
-    /// The stencil of a lean convolution; `None` for a dense one.
+    /// The stencil of a lean or depth-wise convolution; `None` for a dense one.
     pub(crate) stencil_kind: Option<Stencil>,
     /// Kernel rows of a dense convolution; 1 for the matrix of a lean one.
     pub(crate) rows: usize,
-    /// Values of one kernel row: input channels x kernel columns.
+    /// Values of one kernel row: input channels x kernel columns; none where there is only a stencil.
     pub(crate) row_length: usize,
     /// Output channels.
     pub(crate) channels: usize,
@@ -84,6 +84,7 @@ impl fmt::Debug for PackedWeights {
 /// What tells the weights of two convolutions apart, in words.
 pub(crate) fn describe(stencil: Option<Stencil>, rows: usize, row_length: usize, channels: usize) -> String {
     match stencil {
+        Some(stencil) if row_length == 0 => format!("depth-wise {stencil}, {channels} channels"),
         Some(stencil) => format!("lean {stencil}, {channels} channels"),
         None => format!("dense, {rows} kernel rows of {row_length} values, {channels} output channels"),
     }
@@ -113,16 +114,33 @@ impl PackedWeights {
     /// # Errors
     /// [`Error::Shape`] if a slice has another length, or there is no channel.
     pub fn lean(stencil: Stencil, channels: usize, spatial: &[f32], pointwise: &[f32], bias: &[f32]) -> Result<Self> {
-        let (side, radius) = (stencil.side(), stencil.radius());
-        check("spatial weight", &[channels, side, side], spatial.len())?;
+        check("spatial weight", &[channels, stencil.side(), stencil.side()], spatial.len())?;
         check("pointwise weight", &[channels, channels], pointwise.len())?;
         let mut packed = Self::zeros(Some(stencil), 1, channels, channels);
-        let tap = |(dy, dx): (i8, i8)| (dy as isize + radius as isize) as usize * side + (dx as isize + radius as isize) as usize;
-        let taps = stencil.taps();
-        pack_rows(taps.len(), channels, |row, channel| spatial[channel * side * side + tap(taps[row])], &mut packed.stencil);
+        packed.set_stencil(stencil, spatial);
         pack_rows(channels, channels, |row, channel| pointwise[channel * channels + row], &mut packed.matrix);
         packed.set_bias(bias)?;
         Ok(packed)
+    }
+
+    /// Packs a depth-wise convolution of C channels: `spatial` and `bias` as for [`PackedWeights::lean`].
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if a slice has another length, or there is no channel.
+    pub fn depthwise(stencil: Stencil, channels: usize, spatial: &[f32], bias: &[f32]) -> Result<Self> {
+        check("spatial weight", &[channels, stencil.side(), stencil.side()], spatial.len())?;
+        let mut packed = Self::zeros(Some(stencil), 1, 0, channels);
+        packed.set_stencil(stencil, spatial);
+        packed.set_bias(bias)?;
+        Ok(packed)
+    }
+
+    /// Packs the taps of PyTorch's depth-wise weight [channels, 1, side, side], whose length was checked.
+    fn set_stencil(&mut self, stencil: Stencil, spatial: &[f32]) {
+        let (side, radius, taps) = (stencil.side(), stencil.radius() as isize, stencil.taps());
+        let tap = |(dy, dx): (i8, i8)| (dy as isize + radius) as usize * side + (dx as isize + radius) as usize;
+        let value = |row: usize, channel: usize| spatial[channel * side * side + tap(taps[row])];
+        pack_rows(taps.len(), self.channels, value, &mut self.stencil);
     }
 
     /// Packs the transpose of a lean convolution: the transposed matrix and the stencil turned by 180 degrees. With it, the
@@ -240,7 +258,7 @@ impl PackedWeights {
     pub fn is_complete(&self) -> bool {
         let padded = panels(self.channels) * PANEL;
         let taps = self.stencil_kind.map_or(0, |stencil| stencil.taps().len());
-        let is_square = self.stencil_kind.is_none() || (self.rows == 1 && self.row_length == self.channels);
+        let is_square = self.stencil_kind.is_none() || (self.rows == 1 && [0, self.channels].contains(&self.row_length));
         let matrix = self.rows.checked_mul(self.row_length).and_then(|rows| rows.checked_mul(padded));
         let scale_fits = |(scale, shift): &(Aligned, Aligned)| scale.len() == padded && shift.len() == padded;
         is_square

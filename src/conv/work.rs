@@ -41,7 +41,7 @@ pub(super) fn output_size(size: usize, stride: usize) -> usize {
 /// Zeros beside the image that the kernel reads; the lean kernels know where an image ends, and read none.
 fn border(desc: &ConvDesc) -> usize {
     match desc.operator {
-        ConvOperator::Lean(_) => 0,
+        ConvOperator::Lean(_) | ConvOperator::Depthwise(_) => 0,
         ConvOperator::Dense(kernel) => (kernel - 1) / 2,
     }
 }

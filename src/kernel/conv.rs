@@ -117,17 +117,17 @@ fn check(call: &ConvCall<'_>, stencil: Option<Stencil>) {
         let fits = residual.layout.fits(residual.data.len(), &call.rows, call.width, weights.channels);
         assert!(fits, "residual rows outside their slice");
     }
-    let (rows, width) = if stencil.is_some() {
-        assert_eq!(call.x.layout.pixel_step, weights.row_length, "pixels of a lean convolution lie side by side");
+    let (rows, width, length) = if stencil.is_some() {
+        assert_eq!(call.x.layout.pixel_step, weights.channels, "pixels of a lean convolution lie side by side");
         let radius = weights.radius();
-        (call.rows.start.saturating_sub(radius)..(call.rows.end + radius).min(call.height), call.width)
+        (call.rows.start.saturating_sub(radius)..(call.rows.end + radius).min(call.height), call.width, weights.channels)
     } else {
         let last = (call.rows.end - 1).saturating_mul(call.stride).saturating_add(weights.rows);
         let width = (call.width - 1).saturating_mul(call.stride).saturating_add(1);
-        (call.rows.start.saturating_mul(call.stride)..last, width)
+        (call.rows.start.saturating_mul(call.stride)..last, width, weights.row_length)
     };
     assert!(rows.len() <= call.x.layout.ring, "the ring holds fewer input rows than the call reads");
-    let x_fits = call.x.layout.fits(call.x.data.len(), &rows, width, weights.row_length);
+    let x_fits = call.x.layout.fits(call.x.data.len(), &rows, width, length);
     assert!(x_fits, "input rows outside their slice");
 }
 

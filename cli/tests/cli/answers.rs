@@ -156,6 +156,10 @@ fn bench() {
     let layer = bench(&words);
     assert_eq!(layer.stdout.lines().count(), 2 * (2 + 1));
     assert_eq!(layer.json("bench", CELL)["isa"], "portable");
+    let words = ["layer", "--shape", "4x5x8", "--op", "lean,separable", "--variant", "fused,unfused"];
+    let variants = bench(&words);
+    assert_eq!(variants.stdout.lines().count(), 2 + 1);
+    assert_eq!(variants.json("bench", CELL)["op"], "separable");
     let train = bench(&["train", "--config", "config.toml", "--batch", "4"]);
     assert_eq!(train.json("bench", CELL)["what"], "train");
     let words = ["bench", "layer", "--shape", "4x4x8", "--seconds", "0.02", "--rounds", "1"];

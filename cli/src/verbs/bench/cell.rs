@@ -142,7 +142,8 @@ fn text(answers: &[Answer]) -> String {
     for answer in answers {
         let subject = &answer.subject;
         let shape = subject.shape.map(|[height, width, channels]| format!("{height}x{width}x{channels}"));
-        let words = [subject.preset.clone(), subject.op.clone(), subject.stencil.map(str::to_owned), shape];
+        let stencil = subject.stencil.map(str::to_owned);
+        let words = [subject.preset.clone(), subject.op.clone(), subject.variant.clone(), stencil, shape];
         let what: Vec<String> = [Some(subject.what.to_owned())].into_iter().chain(words).flatten().collect();
         table.row(vec![
             what.join(" "),

@@ -1,11 +1,11 @@
-//! `leanresnet bench layer`: a single convolution that adds to its output in place and applies a ReLU, as in a residual block.
+//! `leanresnet bench layer`: a single layer that adds to its output in place and applies a ReLU, as in a residual block.
 #![forbid(unsafe_code)]
 
 use leanresnet::conv::{ConvDesc, ConvPlan, PackedWeights, Residual, TensorView, TensorViewMut};
 use leanresnet::{Isa, Pool, Stencil};
 
 use super::cell::{Cell, Subject, machines};
-use super::options::LayerOptions;
+use super::options::{LayerOptions, Operator, Variant};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::stopwatch::Work;
@@ -13,12 +13,15 @@ use crate::stopwatch::Work;
 /// Side of the dense convolution that lean ones are compared with.
 const DENSE_SIDE: usize = 3;
 
-/// A convolution with its weights.
-struct Convolution {
-    description: ConvDesc,
-    weights: PackedWeights,
-    /// Multiply-adds per pixel.
-    macs: usize,
+/// What a layer computes, and how.
+#[derive(Clone, Copy)]
+enum Layer {
+    /// y = relu(y + stencil(x) + A x) in one pass, or with the stencil in a pass before.
+    Lean(Stencil, Variant),
+    /// y = relu(y + A stencil(x)).
+    Separable(Stencil),
+    /// y = relu(y + 3x3 convolution of x).
+    Dense,
 }
 
 /// All combinations.
@@ -26,22 +29,23 @@ pub fn cells(context: &Context<'_>, options: &LayerOptions) -> Result<Vec<Cell>,
     let batches = if options.measure.batch.is_empty() { &[1][..] } else { &options.measure.batch };
     let mut cells = Vec::new();
     for &shape in &options.shape {
-        for (op, stencil) in operators(options) {
+        for layer in layers(options) {
             for &batch in batches {
                 for (pool, isa) in machines(context)? {
+                    let (op, stencil, variant) = layer.words();
                     let subject = Subject {
                         what: "layer",
                         preset: None,
                         shape: Some(shape),
-                        op: Some(op.clone()),
+                        op: Some(op.to_owned()),
                         stencil: stencil.map(Stencil::name),
-                        variant: stencil.map(|_| "fused".to_owned()),
+                        variant: variant.map(str::to_owned),
                         batch: batch as usize,
                         threads: pool.threads(),
                         isa: isa.name(),
                         dtype: options.measure.dtype[0].clone(),
                     };
-                    cells.push(cell(subject, shape, stencil, (&pool, isa))?);
+                    cells.push(layer.cell(subject, shape, (&pool, isa))?);
                 }
             }
         }
@@ -49,48 +53,112 @@ pub fn cells(context: &Context<'_>, options: &LayerOptions) -> Result<Vec<Cell>,
     Ok(cells)
 }
 
-/// Every lean operator with its stencil, and the dense one.
-fn operators(options: &LayerOptions) -> Vec<(String, Option<Stencil>)> {
-    let with_stencils = |op: &String| -> Vec<(String, Option<Stencil>)> {
-        match op.as_str() {
-            "lean" => options.stencil.iter().map(|&stencil| (op.clone(), Some(stencil))).collect(),
-            _ => vec![(op.clone(), None)],
+/// Every operator with every stencil and variant that it has.
+fn layers(options: &LayerOptions) -> Vec<Layer> {
+    let of = |op: &Operator| -> Vec<Layer> {
+        let stencils = options.stencil.iter();
+        match op {
+            Operator::Dense => vec![Layer::Dense],
+            Operator::Separable => stencils.map(|&stencil| Layer::Separable(stencil)).collect(),
+            Operator::Lean => {
+                let variants = |&stencil| options.variant.iter().map(move |&variant| Layer::Lean(stencil, variant));
+                stencils.flat_map(variants).collect()
+            }
         }
     };
-    options.op.iter().flat_map(with_stencils).collect()
+    options.op.iter().flat_map(of).collect()
 }
 
-fn cell(
-    subject: Subject,
-    [height, width, channels]: [usize; 3],
-    stencil: Option<Stencil>,
-    (pool, isa): (&Pool, Isa),
-) -> Result<Cell, Failure> {
-    let Convolution { description, weights, macs } = convolution(channels, stencil)?;
-    let mut plan = ConvPlan::new(&description.with_residual(true).with_relu(true).with_isa(isa), pool)?;
-    let kernel = Some(plan.kernel_name().to_owned());
-    let batch = subject.batch;
-    let shape = [batch, height, width, channels];
-    let input: Vec<f32> = (0..shape.iter().product()).map(|index: usize| (index % 17) as f32 / 8.0 - 1.0).collect();
-    let mut output = vec![0.0; input.len()];
-    let run = move || {
-        let input = TensorView::new(&input, shape)?;
-        plan.run_with_residual(&weights, input, Residual::Output, TensorViewMut::new(&mut output, shape)?)?;
-        Ok(())
-    };
-    let flops = 2 * (batch * height * width * macs) as u64;
-    Ok(Cell { subject, kernel, isa, work: Work { images: batch, flops, run: Box::new(run) } })
-}
-
-fn convolution(channels: usize, stencil: Option<Stencil>) -> Result<Convolution, Failure> {
-    let scale = 1.0 / channels as f32;
-    if let Some(stencil) = stencil {
-        let taps: Vec<f32> = stencil.mask().iter().map(|&tap| if tap { 0.1 } else { 0.0 }).collect();
-        let weights = PackedWeights::lean(stencil, channels, &taps.repeat(channels), &vec![scale; channels * channels], &[])?;
-        let macs = channels * (channels + stencil.taps().len());
-        return Ok(Convolution { description: ConvDesc::lean(channels, stencil), weights, macs });
+impl Layer {
+    /// Operator, stencil and variant in the words of the answer.
+    fn words(self) -> (&'static str, Option<Stencil>, Option<&'static str>) {
+        match self {
+            Layer::Lean(stencil, Variant::Fused) => ("lean", Some(stencil), Some("fused")),
+            Layer::Lean(stencil, Variant::Unfused) => ("lean", Some(stencil), Some("unfused")),
+            Layer::Separable(stencil) => ("separable", Some(stencil), None),
+            Layer::Dense => ("dense", None, None),
+        }
     }
-    let area = DENSE_SIDE * DENSE_SIDE;
-    let weights = PackedWeights::dense(channels, channels, DENSE_SIDE, &vec![scale; channels * channels * area], &[])?;
-    Ok(Convolution { description: ConvDesc::dense(channels, channels, DENSE_SIDE), weights, macs: channels * channels * area })
+
+    /// Multiply-adds of one output.
+    fn macs(self, channels: usize) -> usize {
+        match self {
+            Layer::Lean(stencil, _) | Layer::Separable(stencil) => channels + stencil.taps().len(),
+            Layer::Dense => channels * DENSE_SIDE * DENSE_SIDE,
+        }
+    }
+
+    fn cell(self, subject: Subject, [height, width, channels]: [usize; 3], (pool, isa): (&Pool, Isa)) -> Result<Cell, Failure> {
+        let shape = [subject.batch, height, width, channels];
+        let flops = 2 * (shape.iter().product::<usize>() * self.macs(channels)) as u64;
+        let input: Vec<f32> = (0..shape.iter().product()).map(|index: usize| (index % 17) as f32 / 8.0 - 1.0).collect();
+        let mut middle = if let Layer::Separable(_) = self { vec![0.0; input.len()] } else { Vec::new() };
+        let mut output = vec![0.0; input.len()];
+        let mut first = match self {
+            Layer::Lean(_, Variant::Fused) | Layer::Dense => None,
+            Layer::Lean(stencil, Variant::Unfused) => Some(Pass::stencil(channels, stencil, true, (pool, isa))?),
+            Layer::Separable(stencil) => Some(Pass::stencil(channels, stencil, false, (pool, isa))?),
+        };
+        let mut last = match self {
+            Layer::Lean(stencil, Variant::Fused) => Pass::lean(channels, stencil, (pool, isa))?,
+            Layer::Lean(_, Variant::Unfused) | Layer::Separable(_) => Pass::dense(channels, 1, (pool, isa))?,
+            Layer::Dense => Pass::dense(channels, DENSE_SIDE, (pool, isa))?,
+        };
+        let kernel = Some(last.plan.kernel_name().to_owned());
+        let run = move || match (self, &mut first) {
+            (Layer::Separable(_), Some(first)) => {
+                first.run(&input, shape, &mut middle)?;
+                last.run(&middle, shape, &mut output)
+            }
+            (_, Some(first)) => {
+                first.run(&input, shape, &mut output)?;
+                last.run(&input, shape, &mut output)
+            }
+            (_, None) => last.run(&input, shape, &mut output),
+        };
+        Ok(Cell { subject, kernel, isa, work: Work { images: shape[0], flops, run: Box::new(run) } })
+    }
+}
+
+/// One pass over the input, with its weights.
+struct Pass {
+    plan: ConvPlan,
+    weights: PackedWeights,
+    residual: Residual<'static>,
+}
+
+impl Pass {
+    fn lean(channels: usize, stencil: Stencil, machine: (&Pool, Isa)) -> Result<Self, Failure> {
+        let matrix = vec![1.0 / channels as f32; channels * channels];
+        let weights = PackedWeights::lean(stencil, channels, &taps(stencil, channels), &matrix, &[])?;
+        Self::new(ConvDesc::lean(channels, stencil).with_relu(true), weights, true, machine)
+    }
+
+    fn stencil(channels: usize, stencil: Stencil, adds: bool, machine: (&Pool, Isa)) -> Result<Self, Failure> {
+        let weights = PackedWeights::depthwise(stencil, channels, &taps(stencil, channels), &[])?;
+        Self::new(ConvDesc::depthwise(channels, stencil), weights, adds, machine)
+    }
+
+    fn dense(channels: usize, side: usize, machine: (&Pool, Isa)) -> Result<Self, Failure> {
+        let values = channels * channels * side * side;
+        let weights = PackedWeights::dense(channels, channels, side, &vec![1.0 / channels as f32; values], &[])?;
+        Self::new(ConvDesc::dense(channels, channels, side).with_relu(true), weights, true, machine)
+    }
+
+    /// `adds`: to what the output holds.
+    fn new(desc: ConvDesc, weights: PackedWeights, adds: bool, (pool, isa): (&Pool, Isa)) -> Result<Self, Failure> {
+        let plan = ConvPlan::new(&desc.with_residual(adds).with_isa(isa), pool)?;
+        Ok(Pass { plan, weights, residual: if adds { Residual::Output } else { Residual::None } })
+    }
+
+    fn run(&mut self, x: &[f32], shape: [usize; 4], y: &mut [f32]) -> Result<(), Failure> {
+        let (x, y) = (TensorView::new(x, shape)?, TensorViewMut::new(y, shape)?);
+        Ok(self.plan.run_with_residual(&self.weights, x, self.residual, y)?)
+    }
+}
+
+/// Equal taps for all channels.
+fn taps(stencil: Stencil, channels: usize) -> Vec<f32> {
+    let one: Vec<f32> = stencil.mask().iter().map(|&tap| if tap { 0.1 } else { 0.0 }).collect();
+    one.repeat(channels)
 }

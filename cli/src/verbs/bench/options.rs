@@ -1,7 +1,7 @@
 //! The flags of `leanresnet bench`.
 #![forbid(unsafe_code)]
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use leanresnet::Stencil;
 
 use crate::network_source::NetworkSource;
@@ -53,6 +53,21 @@ pub struct NetworkOptions {
     pub measure: Measure,
 }
 
+/// What a layer computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Operator {
+    Lean,
+    Separable,
+    Dense,
+}
+
+/// How a lean convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Variant {
+    Fused,
+    Unfused,
+}
+
 /// Flags of `bench layer`.
 #[derive(Args)]
 pub struct LayerOptions {
@@ -62,12 +77,12 @@ pub struct LayerOptions {
     /// Stencils of lean convolutions
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "cross5")]
     pub stencil: Vec<Stencil>,
-    /// Operators
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "lean", value_parser = ["lean", "dense"])]
-    pub op: Vec<String>,
-    /// Stencil and 1x1 part in one pass
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "fused", value_parser = ["fused"])]
-    pub variant: Vec<String>,
+    /// Operators: lean, separable (the stencil, then 1x1 of its result) or dense (3x3)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "lean")]
+    pub op: Vec<Operator>,
+    /// Lean convolutions in one pass (fused), or stencil and 1x1 part in a pass each (unfused)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "fused")]
+    pub variant: Vec<Variant>,
     #[command(flatten)]
     pub measure: Measure,
 }
