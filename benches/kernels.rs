@@ -119,7 +119,7 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
 }
 
 fn lean_weights(stencil: Stencil) -> PackedWeights {
-    let (spatial, pointwise) = (values(CHANNELS * 9), values(CHANNELS * CHANNELS));
+    let (spatial, pointwise) = (values(CHANNELS * stencil.side() * stencil.side()), values(CHANNELS * CHANNELS));
     PackedWeights::lean(stencil, CHANNELS, &spatial, &pointwise, &[]).expect("sizes that fit")
 }
 
