@@ -10,17 +10,16 @@ use crate::kernel::gradient::{StencilGradientKernel, WeightGradientKernel};
 use crate::stencil::Stencil;
 use std::sync::OnceLock;
 
-/// Stencils that kernels are specialised for: all of them.
-pub const STENCILS: [Stencil; 6] =
-    [Stencil::Cross4, Stencil::Cross5, Stencil::Box9, Stencil::Row3, Stencil::Col3, Stencil::Box25];
+/// Every stencil has kernels; they lie in the order of [`Stencil::ALL`], which is that of its variants.
+const STENCILS: usize = Stencil::ALL.len();
 
 /// The kernels of one instruction set. Every operator has one: where no row was compiled, the portable code.
 #[derive(Clone)]
 pub struct Kernels {
     /// The tier whose rows these are.
     pub isa: Isa,
-    fused: [ConvKernel; STENCILS.len()],
-    stencil_gradient: [StencilGradientKernel; STENCILS.len()],
+    fused: [ConvKernel; STENCILS],
+    stencil_gradient: [StencilGradientKernel; STENCILS],
     /// Dense convolutions.
     pub dense: ConvKernel,
     /// Gradients of matrices.
@@ -51,16 +50,17 @@ impl Kernels {
 
     /// The fused kernel for a stencil.
     pub fn fused(&self, stencil: Stencil) -> ConvKernel {
-        self.fused[position(stencil)]
+        self.fused[stencil as usize]
     }
 
     /// The kernel for the gradient of a stencil.
     pub fn stencil_gradient(&self, stencil: Stencil) -> StencilGradientKernel {
-        self.stencil_gradient[position(stencil)]
+        self.stencil_gradient[stencil as usize]
     }
 
     fn portable() -> Self {
-        let fused = STENCILS.map(|stencil| {
+        let fused = |index: usize| {
+            let stencil = Stencil::ALL[index];
             let name = match stencil {
                 Stencil::Cross4 => "lean_fused_f32_portable_cross4_s1_1x32",
                 Stencil::Cross5 => "lean_fused_f32_portable_cross5_s1_1x32",
@@ -70,12 +70,16 @@ impl Kernels {
                 Stencil::Box25 => "lean_fused_f32_portable_box25_s1_1x32",
             };
             ConvKernel::portable(name, Some(stencil))
-        });
-        let gradient = |stencil| StencilGradientKernel { name: "lean_stencilgradient_f32_portable_v32", native: None, stencil };
+        };
+        let gradient = |index: usize| StencilGradientKernel {
+            name: "lean_stencilgradient_f32_portable_v32",
+            native: None,
+            stencil: Stencil::ALL[index],
+        };
         Kernels {
             isa: Isa::Portable,
-            fused,
-            stencil_gradient: STENCILS.map(gradient),
+            fused: std::array::from_fn(fused),
+            stencil_gradient: std::array::from_fn(gradient),
             dense: ConvKernel::portable("lean_dense_f32_portable_1x32", None),
             weight_gradient: WeightGradientKernel { name: "lean_weightgradient_f32_portable_1x32", native: None },
             elementwise: Elementwise::default(),
@@ -87,17 +91,17 @@ impl Kernels {
         let mut kernels = Kernels { isa, ..Kernels::portable() };
         // In reverse, so that of several rows for one operator the registry's first one stays.
         for row in ffi::KERNELS.iter().rev().filter(|row| row.isa == isa) {
-            let stencil = STENCILS.iter().position(|stencil| Some(stencil.name()) == row.spatial);
+            let stencil = Stencil::ALL.iter().position(|stencil| Some(stencil.name()) == row.spatial);
             match (row.function, stencil) {
                 (Function::Conv(function), Some(index)) => {
-                    kernels.fused[index] = ConvKernel::native(row.name, Some(STENCILS[index]), row.tile.0, function);
+                    kernels.fused[index] = ConvKernel::native(row.name, Some(Stencil::ALL[index]), row.tile.0, function);
                 }
                 (Function::Conv(function), None) => kernels.dense = ConvKernel::native(row.name, None, row.tile.0, function),
                 (Function::WeightGradient(function), _) => {
                     kernels.weight_gradient = WeightGradientKernel { name: row.name, native: Some(function) };
                 }
                 (Function::StencilGradient(function), Some(index)) => {
-                    let stencil = STENCILS[index];
+                    let stencil = Stencil::ALL[index];
                     kernels.stencil_gradient[index] = StencilGradientKernel { name: row.name, native: Some(function), stencil };
                 }
                 (Function::StencilGradient(_), None) => {}
@@ -110,11 +114,6 @@ impl Kernels {
         }
         kernels
     }
-}
-
-/// Where a stencil stands in [`STENCILS`].
-fn position(stencil: Stencil) -> usize {
-    STENCILS.iter().position(|other| *other == stencil).unwrap_or_else(|| unreachable!("every stencil has kernels"))
 }
 
 #[cfg(test)]
@@ -140,8 +139,10 @@ mod tests {
 
     #[test]
     fn every_stencil_has_kernels() {
+        let kernels = Kernels::of(Isa::Portable).unwrap();
         for &stencil in Stencil::ALL {
-            assert!(Kernels::of(Isa::Portable).unwrap().fused(stencil).name.contains(&format!("_{stencil}_")));
+            assert!(kernels.fused(stencil).name.contains(&format!("_{stencil}_")));
+            assert_eq!(kernels.stencil_gradient(stencil).stencil, stencil);
         }
     }
 }

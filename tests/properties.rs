@@ -5,7 +5,7 @@ mod operators;
 
 use common::guard::{EDGES, Edge};
 use common::tolerance::{Case, compare_bits, compare_within_bound};
-use leanresnet::internals::dispatch::{Kernels, STENCILS};
+use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::ConvKernel;
 use leanresnet::{Isa, Stencil};
 use operators::convolution::{Convolution, Finish, Weights};
@@ -47,7 +47,7 @@ fn kernel(kernels: &Kernels, problem: &Convolution) -> ConvKernel {
 }
 
 fn stencils() -> impl Strategy<Value = Stencil> {
-    proptest::sample::select(STENCILS.to_vec())
+    proptest::sample::select(Stencil::ALL)
 }
 
 fn fills() -> impl Strategy<Value = Fill> {

@@ -1,7 +1,7 @@
 //! The kernels of every instruction set against each other: whatever the numbers, they have to agree to the bit.
 #![forbid(unsafe_code)]
 
-use leanresnet::internals::dispatch::{Kernels, STENCILS};
+use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
 use leanresnet::internals::kernel::gradient::{StencilGradientCall, WeightGradientCall};
 use leanresnet::internals::kernel::rows::{Epilogue, Layout, Source, Target};
@@ -41,7 +41,7 @@ pub fn kernels(data: &[u8]) {
     let operator = input.choice(4);
     let size = (1 + input.choice(9), 1 + input.choice(19));
     let (inputs, outputs) = (1 + input.choice(40), 1 + input.choice(70));
-    let stencil = STENCILS[input.choice(STENCILS.len())];
+    let stencil = Stencil::ALL[input.choice(Stencil::ALL.len())];
     let relu = input.choice(2) == 1;
     let results: Vec<(Isa, Vec<f32>)> = Isa::available()
         .filter(|isa| *isa != Isa::Portable || cfg!(any(target_arch = "aarch64", target_feature = "fma")))

@@ -10,7 +10,8 @@ use super::Dataset;
 /// Images per task when a data set is measured.
 const CHUNK: usize = 256;
 
-/// The mean and standard deviation of all pixels of `dataset`, measured on the threads of `pool`. A channel that is constant gets the standard deviation 1.
+/// The mean and standard deviation of all pixels of `dataset`, measured on the threads of `pool`. A channel that is constant gets the
+/// standard deviation 1.
 ///
 /// The sums are sums of integers: exact, whatever the number of threads.
 ///

@@ -54,15 +54,46 @@ struct Answer {
     kernel: Option<String>,
 }
 
-/// Threads and instruction sets of the command line, in all combinations.
-pub fn machines(context: &Context<'_>) -> Result<Vec<(Pool, Isa)>, Failure> {
-    let mut machines = Vec::new();
-    for isa in context.isa_list()? {
-        for threads in context.threads_list()? {
-            machines.push((Pool::new(threads)?, isa));
+/// What is varied for every subject.
+pub struct Setting {
+    pub dtype: String,
+    pub batch: usize,
+    pub pool: Pool,
+    pub isa: Isa,
+}
+
+/// All combinations of the command line; `batches` where it names none.
+pub fn settings(context: &Context<'_>, measure: &Measure, batches: &[u32]) -> Result<Vec<Setting>, Failure> {
+    let batches = if measure.batch.is_empty() { batches } else { &measure.batch };
+    let mut settings = Vec::new();
+    for dtype in &measure.dtype {
+        for &batch in batches {
+            for isa in context.isa_list()? {
+                for threads in context.threads_list()? {
+                    settings.push(Setting { dtype: dtype.clone(), batch: batch as usize, pool: Pool::new(threads)?, isa });
+                }
+            }
         }
     }
-    Ok(machines)
+    Ok(settings)
+}
+
+impl Setting {
+    /// The keys that the setting decides.
+    pub fn subject(&self, what: &'static str) -> Subject {
+        Subject {
+            what,
+            preset: None,
+            shape: None,
+            op: None,
+            stencil: None,
+            variant: None,
+            batch: self.batch,
+            threads: self.pool.threads(),
+            isa: self.isa.name(),
+            dtype: self.dtype.clone(),
+        }
+    }
 }
 
 /// How long a round measures each peak.

@@ -4,7 +4,7 @@
 use leanresnet::conv::{ConvDesc, ConvPlan, PackedWeights, Residual, TensorView, TensorViewMut};
 use leanresnet::{Isa, Pool, Stencil};
 
-use super::cell::{Cell, Subject, machines};
+use super::cell::{Cell, Subject, settings};
 use super::options::{LayerOptions, Operator, Variant};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -26,27 +26,19 @@ enum Layer {
 
 /// All combinations.
 pub fn cells(context: &Context<'_>, options: &LayerOptions) -> Result<Vec<Cell>, Failure> {
-    let batches = if options.measure.batch.is_empty() { &[1][..] } else { &options.measure.batch };
     let mut cells = Vec::new();
     for &shape in &options.shape {
         for layer in layers(options) {
-            for &batch in batches {
-                for (pool, isa) in machines(context)? {
-                    let (op, stencil, variant) = layer.words();
-                    let subject = Subject {
-                        what: "layer",
-                        preset: None,
-                        shape: Some(shape),
-                        op: Some(op.to_owned()),
-                        stencil: stencil.map(Stencil::name),
-                        variant: variant.map(str::to_owned),
-                        batch: batch as usize,
-                        threads: pool.threads(),
-                        isa: isa.name(),
-                        dtype: options.measure.dtype[0].clone(),
-                    };
-                    cells.push(layer.cell(subject, shape, (&pool, isa))?);
-                }
+            for setting in settings(context, &options.measure, &[1])? {
+                let (op, stencil, variant) = layer.words();
+                let subject = Subject {
+                    shape: Some(shape),
+                    op: Some(op.to_owned()),
+                    stencil: stencil.map(Stencil::name),
+                    variant: variant.map(str::to_owned),
+                    ..setting.subject("layer")
+                };
+                cells.push(layer.cell(subject, shape, (&setting.pool, setting.isa))?);
             }
         }
     }

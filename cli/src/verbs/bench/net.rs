@@ -4,7 +4,7 @@
 use leanresnet::net::layers;
 use leanresnet::{Images, Model, Network, Session};
 
-use super::cell::{Cell, Subject, machines};
+use super::cell::{Cell, Setting, Subject, settings};
 use super::options::NetworkOptions;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -14,30 +14,13 @@ use crate::stopwatch::Work;
 pub fn cells(context: &Context<'_>, options: &NetworkOptions) -> Result<Vec<Cell>, Failure> {
     let network = options.network.network()?;
     let model = Model::random(&network, 1);
-    let batches = if options.measure.batch.is_empty() { &[1, 64][..] } else { &options.measure.batch };
     let mut cells = Vec::new();
-    for dtype in &options.measure.dtype {
-        for &batch in batches {
-            for (pool, isa) in machines(context)? {
-                let batch = batch as usize;
-                let threads = pool.threads();
-                let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).build()?;
-                let subject = Subject {
-                    what: "net",
-                    preset: Some(options.network.label()),
-                    shape: None,
-                    op: None,
-                    stencil: None,
-                    variant: None,
-                    batch,
-                    threads,
-                    isa: isa.name(),
-                    dtype: dtype.clone(),
-                };
-                let kernel = main_kernel(&network, &session);
-                cells.push(Cell { subject, kernel, isa, work: work(&network, session, batch) });
-            }
-        }
+    for setting in settings(context, &options.measure, &[1, 64])? {
+        let subject = Subject { preset: Some(options.network.label()), ..setting.subject("net") };
+        let Setting { batch, pool, isa, .. } = setting;
+        let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).build()?;
+        let kernel = main_kernel(&network, &session);
+        cells.push(Cell { subject, kernel, isa, work: work(&network, session, batch) });
     }
     Ok(cells)
 }

@@ -5,7 +5,7 @@ use leanresnet::data::SoftLabel;
 use leanresnet::train::{Executor, NetworkExecutor, Update};
 use leanresnet::{Network, TrainConfig};
 
-use super::cell::{Cell, Subject, machines};
+use super::cell::{Cell, Setting, Subject, settings};
 use super::options::NetworkOptions;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -20,27 +20,12 @@ const LEARNING_RATE: f32 = 1e-6;
 pub fn cells(context: &Context<'_>, options: &NetworkOptions) -> Result<Vec<Cell>, Failure> {
     let network = options.network.network()?;
     let config = TrainConfig::default();
-    let batches = if options.measure.batch.is_empty() { &[128][..] } else { &options.measure.batch };
     let mut cells = Vec::new();
-    for dtype in &options.measure.dtype {
-        for &batch in batches {
-            for (pool, isa) in machines(context)? {
-                let subject = Subject {
-                    what: "train",
-                    preset: Some(options.network.label()),
-                    shape: None,
-                    op: None,
-                    stencil: None,
-                    variant: None,
-                    batch: batch as usize,
-                    threads: pool.threads(),
-                    isa: isa.name(),
-                    dtype: dtype.clone(),
-                };
-                let executor = NetworkExecutor::new(&network, &config, pool, isa)?;
-                cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch as usize) });
-            }
-        }
+    for setting in settings(context, &options.measure, &[128])? {
+        let subject = Subject { preset: Some(options.network.label()), ..setting.subject("train") };
+        let Setting { batch, pool, isa, .. } = setting;
+        let executor = NetworkExecutor::new(&network, &config, pool, isa)?;
+        cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch) });
     }
     Ok(cells)
 }
