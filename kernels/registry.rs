@@ -30,9 +30,11 @@ const fn elementwise(op: &'static str, isa: &'static str, lanes: usize) -> Row {
 
 /// The rows of every tier, one tier after the other, and then single rows.
 ///
-/// A tier: instruction set, lanes of f32, tile of convolutions, tile of the gradient of a matrix (rows, columns).
+/// A tier: instruction set, lanes of f32, tiles of convolutions, of grouped ones (which need more registers beside the accumulators, and
+/// gain nothing from more of these than keep the multiply-adds busy), of the gradient of a matrix (rows, columns each).
 macro_rules! registry {
-    (tiers { $($isa:literal, $lanes:literal, ($rows:literal, $columns:literal), ($gradient_rows:literal, $gradient_columns:literal);)* }
+    (tiers { $($isa:literal, $lanes:literal, ($rows:literal, $columns:literal), ($group_rows:literal, $group_columns:literal),
+        ($gradient_rows:literal, $gradient_columns:literal);)* }
      single { $($row:expr;)* }) => {
         &[
             $(
@@ -42,6 +44,7 @@ macro_rules! registry {
                 stencil("fused", $isa, "row3", $rows, $columns),
                 stencil("fused", $isa, "col3", $rows, $columns),
                 stencil("fused", $isa, "box25", $rows, $columns),
+                tiled("grouped", $isa, $group_rows, $group_columns),
                 tiled("dense", $isa, $rows, $columns),
                 tiled("weightgradient", $isa, $gradient_rows, $gradient_columns),
                 stencil("stencilgradient", $isa, "cross4", 0, $lanes),
@@ -71,9 +74,9 @@ macro_rules! registry {
 /// All kernels. Of several rows for one operator the first one is in force.
 pub const ROWS: &[Row] = registry! {
     tiers {
-        "avx512", 16, (14, 32), (12, 32);
-        "avx2", 8, (6, 16), (6, 16);
-        "neon", 4, (8, 8), (8, 8);
+        "avx512", 16, (14, 32), (8, 32), (12, 32);
+        "avx2", 8, (6, 16), (6, 16), (6, 16);
+        "neon", 4, (8, 8), (8, 8), (8, 8);
     }
     // What one tier has alone, and candidates: `Row { ship: false, ..tiled("dense", "avx512", 12, 32) };`
     single {}

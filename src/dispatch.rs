@@ -19,6 +19,7 @@ pub struct Kernels {
     /// The tier whose rows these are.
     pub isa: Isa,
     fused: [ConvKernel; STENCILS],
+    grouped: ConvKernel,
     stencil_gradient: [StencilGradientKernel; STENCILS],
     /// Dense convolutions.
     pub dense: ConvKernel,
@@ -53,6 +54,16 @@ impl Kernels {
         self.fused[stencil as usize]
     }
 
+    /// The kernel for a stencil whose taps read groups of channels.
+    pub fn grouped(&self, stencil: Stencil) -> ConvKernel {
+        self.grouped.for_groups(stencil)
+    }
+
+    /// The kernel for lean or depth-wise weights with a stencil, of any group size.
+    pub(crate) fn lean(&self, stencil: Stencil, group_size: usize) -> ConvKernel {
+        if group_size > 1 { self.grouped(stencil) } else { self.fused(stencil) }
+    }
+
     /// The kernel for the gradient of a stencil.
     pub fn stencil_gradient(&self, stencil: Stencil) -> StencilGradientKernel {
         self.stencil_gradient[stencil as usize]
@@ -62,12 +73,12 @@ impl Kernels {
         let fused = |index: usize| {
             let stencil = Stencil::ALL[index];
             let name = match stencil {
-                Stencil::Cross4 => "lean_fused_f32_portable_cross4_s1_1x32",
-                Stencil::Cross5 => "lean_fused_f32_portable_cross5_s1_1x32",
-                Stencil::Box9 => "lean_fused_f32_portable_box9_s1_1x32",
-                Stencil::Row3 => "lean_fused_f32_portable_row3_s1_1x32",
-                Stencil::Col3 => "lean_fused_f32_portable_col3_s1_1x32",
-                Stencil::Box25 => "lean_fused_f32_portable_box25_s1_1x32",
+                Stencil::Cross4 => "lean_fused_f32_portable_cross4_1x32",
+                Stencil::Cross5 => "lean_fused_f32_portable_cross5_1x32",
+                Stencil::Box9 => "lean_fused_f32_portable_box9_1x32",
+                Stencil::Row3 => "lean_fused_f32_portable_row3_1x32",
+                Stencil::Col3 => "lean_fused_f32_portable_col3_1x32",
+                Stencil::Box25 => "lean_fused_f32_portable_box25_1x32",
             };
             ConvKernel::portable(name, Some(stencil))
         };
@@ -79,6 +90,7 @@ impl Kernels {
         Kernels {
             isa: Isa::Portable,
             fused: std::array::from_fn(fused),
+            grouped: ConvKernel::portable("lean_grouped_f32_portable_1x32", None),
             stencil_gradient: std::array::from_fn(gradient),
             dense: ConvKernel::portable("lean_dense_f32_portable_1x32", None),
             weight_gradient: WeightGradientKernel { name: "lean_weightgradient_f32_portable_1x32", native: None },
@@ -95,6 +107,9 @@ impl Kernels {
             match (row.function, stencil) {
                 (Function::Conv(function), Some(index)) => {
                     kernels.fused[index] = ConvKernel::native(row.name, Some(Stencil::ALL[index]), row.tile.0, function);
+                }
+                (Function::Conv(function), None) if row.op == "grouped" => {
+                    kernels.grouped = ConvKernel::native(row.name, None, row.tile.0, function);
                 }
                 (Function::Conv(function), None) => kernels.dense = ConvKernel::native(row.name, None, row.tile.0, function),
                 (Function::WeightGradient(function), _) => {
@@ -127,6 +142,7 @@ mod tests {
             for row in ffi::KERNELS.iter().filter(|row| row.isa == isa) {
                 let stencil = row.spatial.map(|name| name.parse::<Stencil>().unwrap());
                 let reached = match row.function {
+                    Function::Conv(_) if row.op == "grouped" => kernels.grouped.name == row.name,
                     Function::Conv(_) => stencil.map_or(kernels.dense.name, |stencil| kernels.fused(stencil).name) == row.name,
                     Function::WeightGradient(_) => kernels.weight_gradient.name == row.name,
                     Function::StencilGradient(_) => kernels.stencil_gradient(stencil.unwrap()).name == row.name,

@@ -20,8 +20,11 @@ fn descriptions_that_no_kernel_computes() {
     let cases = [
         (ConvDesc::lean(0, Stencil::Box9), "input channels; expected at least 1, got 0"),
         (ConvDesc::dense(3, 0, 3), "output channels; expected at least 1, got 0"),
-        (ConvDesc::lean(4, Stencil::Box9).with_stride(2), "stride of a lean convolution; expected 1, got 2"),
-        (ConvDesc::depthwise(4, Stencil::Box9).with_stride(2), "stride of a depth-wise convolution; expected 1, got 2"),
+        (ConvDesc::lean(4, Stencil::Box9).with_stride(3), "stride of a lean convolution; expected 1, 2 or 4, got 3"),
+        (ConvDesc::depthwise(4, Stencil::Box9).with_stride(0), "stride of a depth-wise convolution; expected 1, 2 or 4, got 0"),
+        (ConvDesc::lean(12, Stencil::Box9).with_group_size(3), "group size; expected one of 1, 2, 4, 8, 16, 32, got 3"),
+        (ConvDesc::depthwise(12, Stencil::Row3).with_group_size(8), "group size; expected a divisor of 12 channels, got 8"),
+        (ConvDesc::dense(4, 4, 3).with_group_size(2), "group size of a dense convolution; expected 1, got 2"),
         (ConvDesc::dense(4, 4, 5), "kernel of a dense convolution; expected 1, 3 or 7, got 5"),
         (ConvDesc::dense(4, 4, 3).with_stride(3), "stride of a dense convolution; expected 1, 2 or 4, got 3"),
         (ConvDesc::dense(4, 4, 3).with_stride(0), "stride of a dense convolution; expected 1, 2 or 4, got 0"),
@@ -62,6 +65,9 @@ fn weights_of_another_length() {
     refused(lean(2, &[0.0; 18], &[0.0; 4], &[0.0]), "shape of bias; expected 2 values, got 1 values");
     refused(lean(0, &[], &[], &[]), "shape of spatial weight; expected at least one value, got 0 values");
     refused(lean(usize::MAX, &[], &[], &[]), "shape of spatial weight; expected a size that fits memory, got 0 values");
+    let grouped = |size, spatial: &[f32]| PackedWeights::lean_grouped(Stencil::Cross5, 4, size, spatial, &[0.0; 16], &[]);
+    refused(grouped(2, &[0.0; 71]), "shape of spatial weight; expected 72 values, got 71 values");
+    refused(grouped(64, &[0.0; 36]), "group size; expected one of 1, 2, 4, 8, 16, 32, got 64");
     let transposed = PackedWeights::lean_transposed(Stencil::Cross5, 2, &[0.0; 18], &[0.0; 3]);
     refused(transposed, "shape of pointwise weight; expected 4 values, got 3 values");
     refused(PackedWeights::dense(3, 2, 3, &[0.0; 53], &[]), "shape of dense weight; expected 54 values, got 53 values");

@@ -49,6 +49,7 @@ struct Sizes {
     rows: std::ops::Range<usize>,
     height: usize,
     width: usize,
+    input: (usize, usize),
     stride: usize,
     panels: usize,
     k: std::ops::Range<usize>,
@@ -68,6 +69,7 @@ impl Sizes {
                 rows: self.rows.clone(),
                 height: self.height,
                 width: self.width,
+                input: self.input,
                 stride: self.stride,
                 panels: 0..self.panels,
                 k: self.k.clone(),
@@ -81,7 +83,7 @@ fn lean() -> Sizes {
     let image = (4 * 3 * C, Layout::image(4, 3, C));
     let weights = PackedWeights::lean(Stencil::Cross5, C, &[1.0; 9 * C], &[1.0; C * C], &[]).expect("sizes fit");
     let (x, y, residual) = (image, image, image);
-    Sizes { weights, x, y, residual, rows: 0..4, height: 4, width: 3, stride: 1, panels: 1, k: 0..C }
+    Sizes { weights, x, y, residual, rows: 0..4, height: 4, width: 3, input: (4, 3), stride: 1, panels: 1, k: 0..C }
 }
 
 /// A dense 3x3 convolution of stride 2 with 2 x 3 outputs.
@@ -89,7 +91,23 @@ fn dense() -> Sizes {
     let weights = PackedWeights::dense(2, C, 3, &[1.0; C * 2 * 9], &[]).expect("sizes fit");
     let band = (5 * 7 * 2, Layout::image(5, 7, 2));
     let output = (2 * 3 * C, Layout::image(2, 3, C));
-    Sizes { weights, x: band, y: output, residual: output, rows: 0..2, height: 2, width: 3, stride: 2, panels: 1, k: 0..6 }
+    Sizes {
+        weights,
+        x: band,
+        y: output,
+        residual: output,
+        rows: 0..2,
+        height: 2,
+        width: 3,
+        input: (0, 0),
+        stride: 2,
+        panels: 1,
+        k: 0..6,
+    }
+}
+
+fn groups() -> PackedWeights {
+    PackedWeights::lean_grouped(Stencil::Cross5, 2 * C, 2, &[0.0; 36 * C], &[0.0; 4 * C * C], &[]).expect("sizes fit")
 }
 
 fn refused(kernel: ConvKernel, sizes: &Sizes, fault: &str, change: impl Fn(&mut Sizes)) {
@@ -123,6 +141,12 @@ fn convolutions_refuse_what_does_not_fit() {
             });
         }
         let (fused, sizes) = (kernels.fused(Stencil::Cross5), lean());
+        refused(fused, &sizes, "a row outside of the input", |sizes| sizes.input.0 -= 1);
+        refused(fused, &sizes, "a column outside of the input", |sizes| sizes.input.1 -= 1);
+        refused(fused, &sizes, "an input wider than its slice", |sizes| sizes.input.1 += 1);
+        refused(fused, &sizes, "a stride beyond the input", |sizes| sizes.stride = 2);
+        refused(fused, &sizes, "a stride that overflows", |sizes| sizes.stride = usize::MAX / 2 + 2);
+        refused(fused, &sizes, "weights in groups", |sizes| sizes.weights = groups());
         refused(fused, &sizes, "a ring without the rows above and below", |sizes| sizes.x.1.ring = 3);
         refused(fused, &sizes, "pixels apart", |sizes| {
             sizes.x.1.pixel_step = C + 1;

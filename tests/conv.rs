@@ -5,18 +5,18 @@ mod common;
 
 use common::data::{exact_maximum, integers};
 use leanresnet::conv::{ConvDesc, ConvOperator, ConvPlan, ConvTask, PackedWeights, Residual, TensorView, TensorViewMut};
-use leanresnet::internals::reference::{DenseWeights, Epilogue, LeanWeights, Shape, dense_forward, lean_forward};
+use leanresnet::internals::reference::{DenseWeights, Epilogue, LeanWeights, Shape, dense_forward, lean_forward_strided};
 use leanresnet::{Isa, Pool, Stencil};
 use std::ops::Range;
 
-/// Taps [taps][channels] in PyTorch's layout, [channels, 1, side, side].
-fn square(stencil: Stencil, taps: &[f32]) -> Vec<f32> {
-    let (side, radius, channels) = (stencil.side(), stencil.radius() as i8, taps.len() / stencil.taps().len());
-    let mut square = vec![0.0; channels * side * side];
+/// Taps [taps][group][channels] in PyTorch's layout, [channels, group, side, side].
+fn square(stencil: Stencil, group: usize, taps: &[f32]) -> Vec<f32> {
+    let (side, radius, channels) = (stencil.side(), stencil.radius() as i8, taps.len() / stencil.taps().len() / group);
+    let mut square = vec![0.0; channels * group * side * side];
     for (tap, (dy, dx)) in stencil.taps().iter().enumerate() {
         let at = (dy + radius) as usize * side + (dx + radius) as usize;
-        for channel in 0..channels {
-            square[channel * side * side + at] = taps[tap * channels + channel];
+        for (channel, member) in (0..channels).flat_map(|channel| (0..group).map(move |member| (channel, member))) {
+            square[(channel * group + member) * side * side + at] = taps[(tap * group + member) * channels + channel];
         }
     }
     square
@@ -38,7 +38,7 @@ impl Problem {
         let (outputs, input) = (desc.outputs, Shape::new(images, height, width, inputs));
         let terms = match desc.operator {
             ConvOperator::Dense(kernel) => kernel * kernel * inputs,
-            _ => 25 + inputs,
+            _ => 25 * desc.group_size + inputs,
         };
         let maximum = exact_maximum(4 * terms, 10_000);
         let x = integers(1, input.elements(), maximum);
@@ -52,19 +52,20 @@ impl Problem {
             relu: desc.relu,
         };
         let (weights, expected) = match desc.operator {
-            ConvOperator::Lean(stencil) => {
-                let taps = stencil.taps().to_vec();
-                let spatial = integers(6, taps.len() * outputs, maximum);
-                let pointwise = integers(7, outputs * outputs, maximum);
-                let packed = PackedWeights::lean(stencil, outputs, &square(stencil, &spatial), &pointwise, &bias).unwrap();
-                (packed, lean_forward(&x, input, &LeanWeights { taps, spatial, pointwise, bias }, &epilogue))
-            }
-            ConvOperator::Depthwise(stencil) => {
-                let taps = stencil.taps().to_vec();
-                let spatial = integers(6, taps.len() * outputs, maximum);
-                let packed = PackedWeights::depthwise(stencil, outputs, &square(stencil, &spatial), &bias).unwrap();
-                let pointwise = vec![0.0; outputs * outputs];
-                (packed, lean_forward(&x, input, &LeanWeights { taps, spatial, pointwise, bias }, &epilogue))
+            ConvOperator::Lean(stencil) | ConvOperator::Depthwise(stencil) => {
+                let (taps, group_size) = (stencil.taps().to_vec(), desc.group_size);
+                let spatial = integers(6, taps.len() * group_size * outputs, maximum);
+                let square = square(stencil, group_size, &spatial);
+                let (packed, pointwise) = if let ConvOperator::Lean(_) = desc.operator {
+                    let pointwise = integers(7, outputs * outputs, maximum);
+                    let packed = PackedWeights::lean_grouped(stencil, outputs, group_size, &square, &pointwise, &bias);
+                    (packed, pointwise)
+                } else {
+                    let packed = PackedWeights::depthwise_grouped(stencil, outputs, group_size, &square, &bias);
+                    (packed, vec![0.0; outputs * outputs])
+                };
+                let weights = LeanWeights { taps, group_size, spatial, pointwise, bias };
+                (packed.unwrap(), lean_forward_strided(&x, input, &weights, desc.stride, &epilogue))
             }
             ConvOperator::Dense(kernel) => {
                 let weight = integers(6, outputs * inputs * kernel * kernel, maximum);
@@ -162,6 +163,21 @@ fn depthwise_convolutions_are_the_oracles() {
             for (index, shape) in [[1, 1, 2, 1], [2, 5, 4, 33], [1, 9, 15, 40]].into_iter().enumerate() {
                 let desc = ConvDesc::depthwise(shape[3], stencil).with_relu(index == 0).with_residual(index == 1);
                 Problem::new(desc, shape, index == 2).check(&pool);
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_and_strides_are_the_oracles() {
+    for pool in pools() {
+        for (index, group_size) in [1, 2, 4, 8, 16, 32].into_iter().enumerate() {
+            for stride in [1, 2, 4] {
+                let (stencil, shape) = (Stencil::ALL[(index + stride) % 6], [2, 7, 10, 32 + group_size]);
+                let lean = ConvDesc::lean(shape[3], stencil).with_relu(index % 2 == 0).with_residual(index % 3 == 0);
+                for desc in [lean, ConvDesc::depthwise(shape[3], stencil)] {
+                    Problem::new(desc.with_group_size(group_size).with_stride(stride), shape, index == 3).check(&pool);
+                }
             }
         }
     }

@@ -7,7 +7,6 @@ mod operators;
 use common::guard::Edge;
 use common::hash::Hash;
 use leanresnet::internals::dispatch::Kernels;
-use leanresnet::internals::kernel::conv::ConvKernel;
 use leanresnet::internals::reference::{dense_data_gradient, dense_weight_gradients, lean_data_gradient, lean_weight_gradients};
 use leanresnet::{Isa, Stencil};
 use operators::convolution::{Convolution, Finish, Weights};
@@ -68,7 +67,20 @@ fn convolutions() -> Vec<Convolution> {
         list.push(Convolution::dense(geometry, image, channels, Finish::number(index), Fill::Uniform, index as u64));
     }
     list.extend(later_stencils.iter().enumerate().flat_map(lean_convolutions));
+    for (index, group_size) in [1, 2, 4, 8, 16, 32].into_iter().enumerate() {
+        let (stencil, stride) = (Stencil::ALL[index], 1 + (index + 1) % 2);
+        let (shape, finish) = ((5, 9, 32 + group_size), Finish::number(index));
+        list.push(Convolution::grouped(stencil, (group_size, stride), shape, finish, Fill::Uniform, index as u64));
+    }
     list
+}
+
+/// Groups and strides of lean convolutions have no gradients yet.
+fn has_gradients(problem: &Convolution) -> bool {
+    match &problem.weights {
+        Weights::Lean(_, weights) => weights.group_size == 1 && problem.stride == 1,
+        Weights::Dense(_) => true,
+    }
 }
 
 fn lean_convolutions((index, stencil): (usize, &Stencil)) -> Vec<Convolution> {
@@ -83,7 +95,8 @@ fn lean_convolutions((index, stencil): (usize, &Stencil)) -> Vec<Convolution> {
 
 fn problem_name(problem: &Convolution) -> String {
     let kind = match &problem.weights {
-        Weights::Lean(stencil, _) => stencil.to_string(),
+        Weights::Lean(stencil, _) if has_gradients(problem) => stencil.to_string(),
+        Weights::Lean(stencil, weights) => format!("{stencil} groups of {} stride {}", weights.group_size, problem.stride),
         Weights::Dense(weights) => format!("dense{} stride {}", weights.kernel, weights.stride),
     };
     let (input, finish) = (problem.input, problem.finish);
@@ -98,7 +111,10 @@ fn convolution(engine: Engine, problem: &Convolution, dy: &[f32]) -> Result<Vec<
     let mut results = Vec::new();
     match engine {
         Engine::Kernels(kernels) => {
-            results.push(("forward", run_whole(kernel(kernels, problem), problem, &Place::number(0))?));
+            results.push(("forward", run_whole(problem.kernel(kernels), problem, &Place::number(0))?));
+            if !has_gradients(problem) {
+                return Ok(results);
+            }
             results.push(("data gradient", transpose::data_gradient(kernels, problem, dy, Edge::End)?));
             results.push(("matrix gradient", gradients::matrix(kernels, problem, dy, Edge::End, from_ref(&rows))?));
             if matches!(problem.weights, Weights::Lean(..)) {
@@ -108,6 +124,9 @@ fn convolution(engine: Engine, problem: &Convolution, dy: &[f32]) -> Result<Vec<
         }
         Engine::Oracle => {
             results.push(("forward", problem.expected()));
+            if !has_gradients(problem) {
+                return Ok(results);
+            }
             match &problem.weights {
                 Weights::Lean(_, weights) => {
                     results.push(("data gradient", lean_data_gradient(dy, problem.input, weights)));
@@ -124,13 +143,6 @@ fn convolution(engine: Engine, problem: &Convolution, dy: &[f32]) -> Result<Vec<
         }
     }
     Ok(results)
-}
-
-fn kernel(kernels: &Kernels, problem: &Convolution) -> ConvKernel {
-    match problem.weights {
-        Weights::Lean(stencil, _) => kernels.fused(stencil),
-        Weights::Dense(_) => kernels.dense,
-    }
 }
 
 fn path() -> PathBuf {

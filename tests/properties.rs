@@ -6,7 +6,6 @@ mod operators;
 use common::guard::{EDGES, Edge};
 use common::tolerance::{Case, compare_bits, compare_within_bound};
 use leanresnet::internals::dispatch::Kernels;
-use leanresnet::internals::kernel::conv::ConvKernel;
 use leanresnet::{Isa, Stencil};
 use operators::convolution::{Convolution, Finish, Weights};
 use operators::elementwise::{Problem, WORDS};
@@ -39,13 +38,6 @@ fn all_tiers() -> impl Iterator<Item = &'static Kernels> {
     fused.into_iter().chain(others)
 }
 
-fn kernel(kernels: &Kernels, problem: &Convolution) -> ConvKernel {
-    match problem.weights {
-        Weights::Lean(stencil, _) => kernels.fused(stencil),
-        Weights::Dense(_) => kernels.dense,
-    }
-}
-
 fn stencils() -> impl Strategy<Value = Stencil> {
     proptest::sample::select(Stencil::ALL)
 }
@@ -58,6 +50,18 @@ fn fills() -> impl Strategy<Value = Fill> {
 fn lean(fill: impl Strategy<Value = Fill>, finish: impl Strategy<Value = usize>) -> impl Strategy<Value = Convolution> {
     (stencils(), (1..=9_usize, 1..=20_usize, 1..=80_usize), finish, fill, any::<u64>()).prop_map(
         |(stencil, shape, finish, fill, seed)| Convolution::lean(stencil, shape, Finish::number(finish), fill, seed >> 8),
+    )
+}
+
+/// Lean convolutions in groups and at strides, of images up to 9 x 20 with up to 96 channels.
+fn grouped(fill: impl Strategy<Value = Fill>, finish: impl Strategy<Value = usize>) -> impl Strategy<Value = Convolution> {
+    let kind =
+        (stencils(), proptest::sample::select(vec![1, 2, 4, 8, 16, 32_usize]), proptest::sample::select(vec![1, 2, 4_usize]));
+    (kind, (1..=9_usize, 1..=20_usize, 1..=96_usize), finish, fill, any::<u64>()).prop_map(
+        |((stencil, group_size, stride), (h, w, c), finish, fill, seed)| {
+            let shape = (h, w, c.div_ceil(group_size) * group_size);
+            Convolution::grouped(stencil, (group_size, stride), shape, Finish::number(finish), fill, seed >> 8)
+        },
     )
 }
 
@@ -99,9 +103,10 @@ proptest! {
 
     /// Any placement in memory, any tier: the same bits; without fused multiply-add, the a-priori bound.
     #[test]
-    fn convolutions_agree_on_all_tiers(problem in any_convolution(), place in 0..8_usize) {
+    fn convolutions_agree_on_all_tiers(
+        problem in prop_oneof![any_convolution(), grouped(fills(), 0..12_usize)], place in 0..8_usize) {
         let (fused, others) = tiers();
-        let run = |kernels: &Kernels, place| run_whole(kernel(kernels, &problem), &problem, &Place::number(place)).map_err(failed);
+        let run = |kernels: &Kernels, place| run_whole(problem.kernel(kernels), &problem, &Place::number(place)).map_err(failed);
         if let Some(first) = fused.first() {
             let expected = run(first, 0)?;
             for kernels in &fused {
@@ -173,7 +178,7 @@ proptest! {
         for kernels in all_tiers() {
             let run = |x: Vec<f32>| {
                 let problem = Convolution { x, ..problem.clone() };
-                run_whole(kernel(kernels, &problem), &problem, &Place::number(0)).map_err(failed)
+                run_whole(problem.kernel(kernels), &problem, &Place::number(0)).map_err(failed)
             };
             let (sum, zero) = (run(problem.x.clone())?, run(vec![0.0; problem.x.len()])?);
             let (of_a, of_b) = (run(a.clone())?, run(b.clone())?);
@@ -195,7 +200,7 @@ proptest! {
             moved.x[to..to + shape.c].copy_from_slice(&problem.x[from..from + shape.c]);
         }
         for kernels in all_tiers() {
-            let run = |problem: &Convolution| run_whole(kernel(kernels, problem), problem, &Place::number(0)).map_err(failed);
+            let run = |problem: &Convolution| run_whole(problem.kernel(kernels), problem, &Place::number(0)).map_err(failed);
             let (y, shifted) = (run(&problem)?, run(&moved)?);
             // Rows and columns whose neighbours exist on both sides, and were moved.
             let inner = |size: usize| 1 + radius..size.saturating_sub(radius);
@@ -220,7 +225,7 @@ proptest! {
             }
         };
         for kernels in all_tiers() {
-            let y = run_whole(kernel(kernels, &problem), &problem, &Place::number(2)).map_err(failed)?;
+            let y = run_whole(problem.kernel(kernels), &problem, &Place::number(2)).map_err(failed)?;
             for pixel in y.chunks_exact(bias.len()) {
                 same(kernels.isa.name(), &problem, pixel, &bias)?;
             }

@@ -8,7 +8,7 @@ use std::fmt::Write;
 /// The struct that an operator's kernels take, and the variant of `ffi::Function` that holds them.
 fn signature(op: &str) -> (&'static str, &'static str) {
     match op {
-        "fused" | "dense" => ("LeanConvArgs", "Conv"),
+        "fused" | "grouped" | "dense" => ("LeanConvArgs", "Conv"),
         "weightgradient" => ("LeanWeightGradientArgs", "WeightGradient"),
         "stencilgradient" => ("LeanStencilGradientArgs", "StencilGradient"),
         _ => ("LeanElementwiseArgs", "Elementwise"),

@@ -1,10 +1,11 @@
 // Kernel names: a grammar, written once.
 //
-//   lean_<op>_<dtype>_<isa>[_<spatial>_s<stride>]_<tile>
+//   lean_<op>_<dtype>_<isa>[_<spatial>[_s<stride>]]_<tile>
 //
 // op       a word of OPS; also the name of the template's branch
 // dtype    f32
-// spatial  cross4 | cross5 | box9 | row3 | col3 | box25, for kernels specialised for a stencil; stride 1 is all there is so far
+// spatial  cross4 | cross5 | box9 | row3 | col3 | box25, for kernels specialised for a stencil
+// stride   for kernels that know one stride alone: s1; to the others a stride is a step in their arguments
 // tile     <rows>x<columns> of the output block held in registers, or v<lanes> for kernels without a block
 //
 // File = symbol = row = test = bench id; the linker's symbol also carries the crate's version.
@@ -14,6 +15,7 @@ use super::registry::Row;
 /// Every operator with its template's file.
 pub const OPS: &[(&str, &str)] = &[
     ("fused", "conv.c.in"),
+    ("grouped", "conv.c.in"),
     ("dense", "conv.c.in"),
     ("weightgradient", "weightgradient.c.in"),
     ("stencilgradient", "stencilgradient.c.in"),
@@ -33,10 +35,15 @@ pub const OPS: &[(&str, &str)] = &[
 
 /// The name of a row's kernel.
 pub fn format(row: &Row) -> String {
-    let spatial = row.spatial.map_or(String::new(), |spatial| format!("_{spatial}_s1"));
+    let spatial = row.spatial.map_or(String::new(), |spatial| format!("_{spatial}{}", stride(row.op)));
     let (rows, columns) = row.tile;
     let tile = if rows == 0 { format!("v{columns}") } else { format!("{rows}x{columns}") };
     format!("lean_{}_f32_{}{spatial}_{tile}", row.op, row.isa)
+}
+
+/// The stride that an operator's kernels are specialised for.
+fn stride(op: &str) -> &'static str {
+    if op == "stencilgradient" { "_s1" } else { "" }
 }
 
 /// What a name says.
@@ -65,10 +72,13 @@ pub fn parse(name: &str) -> Option<Fields<'_>> {
     let mut spatial = None;
     if super::template::STENCILS.iter().any(|(stencil, _)| *stencil == word) {
         spatial = Some(word);
-        if next()? != "s1" {
-            return None;
-        }
         word = next()?;
+        if !stride(op).is_empty() {
+            if word != "s1" {
+                return None;
+            }
+            word = next()?;
+        }
     }
     let tile = if let Some(lanes) = word.strip_prefix('v') {
         (0, number(lanes)?)

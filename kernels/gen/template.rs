@@ -48,11 +48,6 @@ fn tap_name(dy: i64, dx: i64) -> String {
     }
 }
 
-/// The largest distance of a stencil's taps from the centre; 0 for no stencil.
-fn radius(taps: &[(i64, i64)]) -> i64 {
-    taps.iter().map(|(dy, dx)| dy.abs().max(dx.abs())).max().unwrap_or(0)
-}
-
 /// ` + 2 * step`, ` - step` or nothing: what is added to an address for a distance.
 fn offset(distance: i64, step: &str) -> String {
     let sign = if distance < 0 { '-' } else { '+' };
@@ -75,21 +70,25 @@ fn inside(dy: i64, dx: i64) -> String {
 }
 
 fn taps(row: &Row) -> Vec<Value> {
-    let taps = taps_of(row);
-    let radius = radius(taps);
     let describe = |(index, &(dy, dx)): (usize, &(i64, i64))| {
         context! {
             name => tap_name(dy, dx),
             index => index,
-            row => dy + radius,
-            column => dx,
-            step => offset(dx, "s1"),
             address => format!("x{}{}", offset(dy, "row_step"), offset(dx, "step")),
             inside => inside(dy, dx),
         }
     };
-    taps.iter().enumerate().map(describe).collect()
+    taps_of(row).iter().enumerate().map(describe).collect()
 }
+
+/// Pixels of the tiles that a convolution's kernel has: the larger half, since a call is cut into tiles of nearly equal size, and powers
+/// of two that smaller calls are put together from.
+fn tile_sizes(rows: usize) -> Vec<usize> {
+    (1..=rows).filter(|&pixels| pixels >= rows / 2 || pixels.is_power_of_two()).collect()
+}
+
+/// Pixels of the tiles of one vector, for channels after the last whole tile. Eight accumulators keep two multiply-adds a cycle busy.
+const EDGE_SIZES: [usize; 4] = [1, 2, 4, 8];
 
 /// Stencils with more taps run in a loop over them. Unrolled, box25 takes 14 seconds to compile; looped, cross5 loses 3 points of peak at
 /// 32 channels.
@@ -127,7 +126,8 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 isa => context! { name => isa.name, lane_fma => isa.lane_fma },
                 spatial => row.spatial.unwrap_or(""),
                 taps => taps(row),
-                center_row => radius(taps_of(row)),
+                tile_sizes => tile_sizes(rows),
+                edge_sizes => EDGE_SIZES,
                 taps_at_once => taps_at_once(row, isa.registers),
                 unrolled_taps => UNROLLED_TAPS,
                 mr => rows,

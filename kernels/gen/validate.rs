@@ -39,7 +39,9 @@ fn check(row: &Row) -> Result<(), String> {
         // Accumulators, one row of weights, and one operand: a broadcast, or a quad of x per pixel where lanes are multiplied.
         let vectors = columns / isa.lanes;
         let operands = if isa.lane_fma && *template == "conv.c.in" { rows } else { 1 };
-        let needed = rows * vectors + vectors + operands;
+        // The order of lanes in which a grouped tap is read.
+        let order = usize::from(row.op == "grouped");
+        let needed = rows * vectors + vectors + operands + order;
         if needed > isa.registers {
             return Err(format!("needs {needed} registers of {}", isa.registers));
         }

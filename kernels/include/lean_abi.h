@@ -5,7 +5,7 @@
  *       outside is read or written, not even lanes that are masked off.
  *   P2  Outputs are disjoint from inputs and weights, or an output equals its residual exactly (same base, same steps).
  *   P3  Weights are packed as panels of LEAN_PANEL output channels, padded with zeros ("panel32"):
- *       matrix [panel][k][32], stencil [panel][tap][32], bias, scale and shift [panel][32].
+ *       matrix [panel][k][32], stencil [panel][tap][channel of the group][32], bias, scale and shift [panel][32].
  *   P4  The processor has the kernel's instruction set.
  *   P5  The floating-point environment is the default one (MXCSR, FPCR).
  *
@@ -25,21 +25,27 @@
 #define LEAN_RELU 8        /* then y = y < 0 ? +0 : y */
 #define LEAN_ACCUMULATE 16 /* gradients: add to what the output holds */
 
-/* One output tile of a convolution: up to four quads of up to four pixels, equally spaced inside a quad. */
+/* Most pixels of one call of a convolution: the bits of a mask. */
+#define LEAN_PIXELS 64
+
+/* Up to LEAN_PIXELS output pixels of a convolution, equally spaced in the input, the output and the residual. */
 typedef struct LeanConvArgs {
-  const float *x[7][4];     /* per kernel row and quad: the quad's first pixel, channel 0, at horizontal offset 0 */
-  int64_t x_step;           /* from a pixel to the next inside a quad */
+  const float *x[7];        /* per row of the matrix's kernel: what it reads at the first pixel, from k = 0 on; lean kernels have one */
+  int64_t x_step;           /* from what a pixel reads to what the next one reads */
+  const float *tap[25];     /* lean kernels: per tap, the neighbour of the first pixel, channel 0 */
+  uint64_t inside[25];      /* lean kernels: per tap, bit i is set if the neighbour of pixel i lies inside the image; others read +0 */
   const float *matrix;      /* P3 */
-  const float *stencil;     /* P3; fused kernels only */
+  const float *stencil;     /* P3; lean kernels only */
   const float *bias;        /* P3 */
   const float *scale;       /* P3; with LEAN_SCALE */
   const float *shift;       /* P3; with LEAN_SCALE */
-  float *y[4];              /* per quad: the first pixel's channel 0 */
+  float *y;                 /* the first pixel's channel 0 */
   int64_t y_step;
-  const float *residual[4]; /* with LEAN_RESIDUAL */
+  const float *residual;    /* with LEAN_RESIDUAL */
   int64_t residual_step;
-  uint64_t inside[25];      /* per tap: bit i is set if the tap of pixel i lies inside the image; other taps read +0 */
-  uint64_t pixels;          /* 1..MR */
+  uint64_t pixels;          /* 1..LEAN_PIXELS */
+  uint64_t taps;            /* grouped kernels: taps of the stencil */
+  uint64_t group;           /* grouped kernels: channels that a tap reads, 2, 4, 8, 16 or 32 */
   uint64_t rows;            /* kernel rows of a dense kernel, 1..7 */
   uint64_t row_length;      /* values of one kernel row: input channels x kernel columns */
   uint64_t k0, k1;          /* range of each kernel row that this call adds */

@@ -1,7 +1,7 @@
 //! What a convolution is, apart from its weights and the size of its images.
 #![forbid(unsafe_code)]
 
-use crate::conv::pack::{self, PackedWeights};
+use crate::conv::pack::{self, PackedWeights, check_groups};
 use crate::error::{Error, Result};
 use crate::isa::Isa;
 use crate::stencil::Stencil;
@@ -10,9 +10,9 @@ use crate::stencil::Stencil;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConvOperator {
-    /// A depth-wise stencil plus a 1x1 convolution of the same input, at stride 1.
+    /// A stencil plus a 1x1 convolution of the same input.
     Lean(Stencil),
-    /// The stencil alone, every channel for itself, at stride 1.
+    /// The stencil alone.
     Depthwise(Stencil),
     /// A square kernel of this side (1, 3 or 7) over all channels.
     Dense(usize),
@@ -37,7 +37,9 @@ pub struct ConvDesc {
     pub inputs: usize,
     /// Output channels; at least 1, and those of the input unless the operator is dense.
     pub outputs: usize,
-    /// Input pixels from an output pixel to the next, in both directions: 1, dense also 2 or 4. Default 1.
+    /// Channels that a tap of the stencil reads: 1, the default, is a depth-wise stencil; 2, 4, 8, 16 or 32 a divisor of the channels.
+    pub group_size: usize,
+    /// Input pixels from an output pixel to the next, in both directions: 1, 2 or 4. Default 1.
     pub stride: usize,
     /// ReLU at the end, which keeps NaN. Default false.
     pub relu: bool,
@@ -64,7 +66,7 @@ impl ConvDesc {
     }
 
     fn new(operator: ConvOperator, inputs: usize, outputs: usize) -> Self {
-        ConvDesc { operator, inputs, outputs, stride: 1, relu: false, residual: false, isa: None }
+        ConvDesc { operator, inputs, outputs, group_size: 1, stride: 1, relu: false, residual: false, isa: None }
     }
 
     /// The same with or without a ReLU at the end.
@@ -78,6 +80,13 @@ impl ConvDesc {
     #[must_use]
     pub fn with_residual(mut self, residual: bool) -> Self {
         self.residual = residual;
+        self
+    }
+
+    /// The same with a stencil whose taps read groups of channels.
+    #[must_use]
+    pub fn with_group_size(mut self, group_size: usize) -> Self {
+        self.group_size = group_size;
         self
     }
 
@@ -120,32 +129,32 @@ impl ConvDesc {
                 let what = format!("output channels of a {name} convolution");
                 Err(Error::invalid(what, format!("{}, as inputs", self.inputs), self.outputs))
             }
-            ConvOperator::Lean(_) | ConvOperator::Depthwise(_) if self.stride != 1 => {
-                Err(Error::invalid(format!("stride of a {name} convolution"), "1", self.stride))
-            }
             ConvOperator::Dense(kernel) if ![1, 3, 7].contains(&kernel) => {
                 Err(Error::invalid("kernel of a dense convolution", "1, 3 or 7", kernel))
             }
-            ConvOperator::Dense(_) if ![1, 2, 4].contains(&self.stride) => {
-                Err(Error::invalid("stride of a dense convolution", "1, 2 or 4", self.stride))
+            ConvOperator::Dense(_) if self.group_size != 1 => {
+                Err(Error::invalid("group size of a dense convolution", "1", self.group_size))
             }
-            _ => Ok(()),
+            _ if ![1, 2, 4].contains(&self.stride) => {
+                Err(Error::invalid(format!("stride of a {name} convolution"), "1, 2 or 4", self.stride))
+            }
+            _ => check_groups(self.group_size, self.inputs),
         }
     }
 
     /// Checks that weights were packed for this convolution.
     pub(super) fn check_weights(&self, weights: &PackedWeights) -> Result<()> {
-        let (stencil, row_length) = match self.operator {
-            ConvOperator::Lean(stencil) => (Some(stencil), self.inputs),
-            ConvOperator::Depthwise(stencil) => (Some(stencil), 0),
+        let (spatial, row_length) = match self.operator {
+            ConvOperator::Lean(stencil) => (Some((stencil, self.group_size)), self.inputs),
+            ConvOperator::Depthwise(stencil) => (Some((stencil, self.group_size)), 0),
             ConvOperator::Dense(kernel) => (None, kernel.saturating_mul(self.inputs)),
         };
-        let expected = (stencil, self.kernel(), row_length, self.outputs);
-        let got = (weights.stencil_kind, weights.rows, weights.row_length, weights.channels);
+        let expected = (spatial, self.kernel(), row_length, self.outputs);
+        let got = (weights.spatial(), weights.rows, weights.row_length, weights.channels);
         if expected == got {
             return Ok(());
         }
-        let describe = |(stencil, rows, length, channels)| pack::describe(stencil, rows, length, channels);
+        let describe = |(spatial, rows, length, channels)| pack::describe(spatial, rows, length, channels);
         Err(Error::invalid("packed weights", describe(expected), describe(got)))
     }
 }

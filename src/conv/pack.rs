@@ -53,6 +53,8 @@ fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, 
 pub struct PackedWeights {
     /// The stencil of a lean or depth-wise convolution; `None` for a dense one.
     pub(crate) stencil_kind: Option<Stencil>,
+    /// Input channels that a tap of the stencil reads; 1 for dense convolutions.
+    pub(crate) group_size: usize,
     /// Kernel rows of a dense convolution; 1 for the matrix of a lean one.
     pub(crate) rows: usize,
     /// Values of one kernel row: input channels x kernel columns; none where there is only a stencil.
@@ -61,7 +63,7 @@ pub struct PackedWeights {
     pub(crate) channels: usize,
     /// [panel][kernel row x row length][32].
     pub(crate) matrix: Aligned,
-    /// [panel][tap][32].
+    /// [panel][tap][channel of the group][32].
     pub(crate) stencil: Aligned,
     /// [panel][32].
     pub(crate) bias: Aligned,
@@ -75,19 +77,40 @@ impl fmt::Debug for PackedWeights {
         write!(
             formatter,
             "PackedWeights({}, scale: {})",
-            describe(self.stencil_kind, self.rows, self.row_length, self.channels),
+            describe(self.spatial(), self.rows, self.row_length, self.channels),
             self.scale.is_some()
         )
     }
 }
 
-/// What tells the weights of two convolutions apart, in words.
-pub(crate) fn describe(stencil: Option<Stencil>, rows: usize, row_length: usize, channels: usize) -> String {
-    match stencil {
-        Some(stencil) if row_length == 0 => format!("depth-wise {stencil}, {channels} channels"),
-        Some(stencil) => format!("lean {stencil}, {channels} channels"),
-        None => format!("dense, {rows} kernel rows of {row_length} values, {channels} output channels"),
+/// What tells the weights of two convolutions apart, in words. `spatial`: stencil and group size.
+pub(crate) fn describe(spatial: Option<(Stencil, usize)>, rows: usize, row_length: usize, channels: usize) -> String {
+    let Some((stencil, group_size)) = spatial else {
+        return format!("dense, {rows} kernel rows of {row_length} values, {channels} output channels");
+    };
+    let groups = if group_size > 1 { format!(" in groups of {group_size}") } else { String::new() };
+    let kind = if row_length == 0 { "depth-wise" } else { "lean" };
+    format!("{kind} {stencil}, {channels} channels{groups}")
+}
+
+/// Channels that a tap of a stencil can read: groups of this many channels have kernels.
+pub const GROUP_SIZES: [usize; 6] = [1, 2, 4, 8, 16, 32];
+
+/// Checks that there are kernels for groups of this size, and that they fill the channels.
+pub(crate) fn check_groups(group_size: usize, channels: usize) -> Result<()> {
+    if !GROUP_SIZES.contains(&group_size) {
+        return Err(Error::invalid("group size", "one of 1, 2, 4, 8, 16, 32", group_size));
     }
+    if !channels.is_multiple_of(group_size) {
+        return Err(Error::invalid("group size", format!("a divisor of {channels} channels"), group_size));
+    }
+    Ok(())
+}
+
+/// The channel of its group that output channel `channel` reads in turn `turn`. Up to 8 channels, all lanes of a vector read different
+/// ones, which one exchange of lanes brings in place; beyond, all read the same one, a broadcast.
+pub(crate) fn channel_of_turn(group_size: usize, channel: usize, turn: usize) -> usize {
+    if group_size <= 8 { (channel % group_size) ^ turn } else { turn }
 }
 
 impl PackedWeights {
@@ -96,6 +119,7 @@ impl PackedWeights {
         let padded = panels(channels) * PANEL;
         PackedWeights {
             stencil_kind,
+            group_size: 1,
             rows,
             row_length,
             channels,
@@ -114,10 +138,28 @@ impl PackedWeights {
     /// # Errors
     /// [`Error::Shape`] if a slice has another length, or there is no channel.
     pub fn lean(stencil: Stencil, channels: usize, spatial: &[f32], pointwise: &[f32], bias: &[f32]) -> Result<Self> {
-        check("spatial weight", &[channels, stencil.side(), stencil.side()], spatial.len())?;
+        Self::lean_grouped(stencil, channels, 1, spatial, pointwise, bias)
+    }
+
+    /// Packs a lean convolution of C channels whose taps read all channels of the output's group (`LeanConvNets`, Ephrath, Eliasof,
+    /// Ruthotto, Haber, Treister 2020). [`PackedWeights::lean`] has groups of one channel.
+    ///
+    /// `group_size`: 1, 2, 4, 8, 16 or 32, and a divisor of C. `spatial`: PyTorch's grouped weight [C, `group_size`, side, side], of which
+    /// the stencil's taps are used; `pointwise` and `bias` as for [`PackedWeights::lean`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for another group size; [`Error::Shape`] if a slice has another length, or there is no channel.
+    pub fn lean_grouped(
+        stencil: Stencil,
+        channels: usize,
+        group_size: usize,
+        spatial: &[f32],
+        pointwise: &[f32],
+        bias: &[f32],
+    ) -> Result<Self> {
+        check_spatial(stencil, channels, group_size, spatial)?;
         check("pointwise weight", &[channels, channels], pointwise.len())?;
-        let mut packed = Self::zeros(Some(stencil), 1, channels, channels);
-        packed.set_stencil(stencil, spatial);
+        let mut packed = Self::stencil_over((channels, group_size), channels, stencil, spatial)?;
         pack_rows(channels, channels, |row, channel| pointwise[channel * channels + row], &mut packed.matrix);
         packed.set_bias(bias)?;
         Ok(packed)
@@ -128,19 +170,45 @@ impl PackedWeights {
     /// # Errors
     /// [`Error::Shape`] if a slice has another length, or there is no channel.
     pub fn depthwise(stencil: Stencil, channels: usize, spatial: &[f32], bias: &[f32]) -> Result<Self> {
-        check("spatial weight", &[channels, stencil.side(), stencil.side()], spatial.len())?;
-        let mut packed = Self::zeros(Some(stencil), 1, 0, channels);
-        packed.set_stencil(stencil, spatial);
+        Self::depthwise_grouped(stencil, channels, 1, spatial, bias)
+    }
+
+    /// Packs a convolution in groups of channels, without a 1x1 part: `group_size`, `spatial` and `bias` as for
+    /// [`PackedWeights::lean_grouped`].
+    ///
+    /// # Errors
+    /// Those of [`PackedWeights::lean_grouped`].
+    pub fn depthwise_grouped(
+        stencil: Stencil,
+        channels: usize,
+        group_size: usize,
+        spatial: &[f32],
+        bias: &[f32],
+    ) -> Result<Self> {
+        let mut packed = Self::stencil_over((channels, group_size), 0, stencil, spatial)?;
         packed.set_bias(bias)?;
         Ok(packed)
     }
 
-    /// Packs the taps of PyTorch's depth-wise weight [channels, 1, side, side], whose length was checked.
-    fn set_stencil(&mut self, stencil: Stencil, spatial: &[f32]) {
+    /// Packs the taps of PyTorch's weight [channels, group size, side, side]; zeros for a matrix with `row_length` inputs, and the bias.
+    fn stencil_over(
+        (channels, group_size): (usize, usize),
+        row_length: usize,
+        stencil: Stencil,
+        spatial: &[f32],
+    ) -> Result<Self> {
         let (side, radius, taps) = (stencil.side(), stencil.radius() as isize, stencil.taps());
+        check_spatial(stencil, channels, group_size, spatial)?;
+        let mut packed = Self::zeros(Some(stencil), 1, row_length, channels);
+        packed.group_size = group_size;
+        packed.stencil = zeros(panels(channels) * PANEL * taps.len() * group_size);
         let tap = |(dy, dx): (i8, i8)| (dy as isize + radius) as usize * side + (dx as isize + radius) as usize;
-        let value = |row: usize, channel: usize| spatial[channel * side * side + tap(taps[row])];
-        pack_rows(taps.len(), self.channels, value, &mut self.stencil);
+        let value = |row: usize, channel: usize| {
+            let from = channel_of_turn(group_size, channel, row % group_size);
+            spatial[(channel * group_size + from) * side * side + tap(taps[row / group_size])]
+        };
+        pack_rows(taps.len() * group_size, channels, value, &mut packed.stencil);
+        Ok(packed)
     }
 
     /// Packs the transpose of a lean convolution: the transposed matrix and the stencil turned by 180 degrees. With it, the
@@ -151,7 +219,6 @@ impl PackedWeights {
     pub fn lean_transposed(stencil: Stencil, channels: usize, spatial: &[f32], pointwise: &[f32]) -> Result<Self> {
         let area = stencil.side() * stencil.side();
         check("spatial weight", &[channels, area], spatial.len())?;
-        check("pointwise weight", &[channels, channels], pointwise.len())?;
         check("pointwise weight", &[channels, channels], pointwise.len())?;
         let turned: Vec<f32> = (0..channels * area).map(|at| spatial[at / area * area + area - 1 - at % area]).collect();
         let transposed: Vec<f32> =
@@ -249,6 +316,16 @@ impl PackedWeights {
         self.stencil_kind
     }
 
+    /// Input channels that a tap of the stencil reads; 1 for depth-wise stencils and dense convolutions.
+    pub fn group_size(&self) -> usize {
+        self.group_size
+    }
+
+    /// The stencil with the size of its groups.
+    pub(crate) fn spatial(&self) -> Option<(Stencil, usize)> {
+        self.stencil_kind.map(|stencil| (stencil, self.group_size))
+    }
+
     /// Output channels.
     pub fn channels(&self) -> usize {
         self.channels
@@ -258,12 +335,14 @@ impl PackedWeights {
     pub fn is_complete(&self) -> bool {
         let padded = panels(self.channels) * PANEL;
         let taps = self.stencil_kind.map_or(0, |stencil| stencil.taps().len());
+        let is_grouping = GROUP_SIZES.contains(&self.group_size) && self.channels.is_multiple_of(self.group_size);
         let is_square = self.stencil_kind.is_none() || (self.rows == 1 && [0, self.channels].contains(&self.row_length));
         let matrix = self.rows.checked_mul(self.row_length).and_then(|rows| rows.checked_mul(padded));
         let scale_fits = |(scale, shift): &(Aligned, Aligned)| scale.len() == padded && shift.len() == padded;
         is_square
+            && is_grouping
             && matrix == Some(self.matrix.len())
-            && self.stencil.len() == padded * taps
+            && self.stencil.len() == padded * taps * self.group_size
             && self.bias.len() == padded
             && self.scale.as_ref().is_none_or(scale_fits)
     }
@@ -290,6 +369,12 @@ pub fn phase_first(side: usize, stride: usize, phase: usize) -> isize {
     let padding = (side - 1) / 2;
     let taps = phase_taps(side, stride, phase);
     taps.first().map_or(0, |&tap| ((phase + padding) as isize - tap as isize) / stride as isize)
+}
+
+/// Checks the size of a stencil's groups, and the length of its weight [channels, group size, side, side].
+fn check_spatial(stencil: Stencil, channels: usize, group_size: usize, spatial: &[f32]) -> Result<()> {
+    check_groups(group_size, channels)?;
+    check("spatial weight", &[channels, group_size, stencil.side(), stencil.side()], spatial.len())
 }
 
 /// Checks the length of a slice of `extents`, none of which may be 0.
@@ -333,6 +418,23 @@ mod tests {
     }
 
     #[test]
+    fn groups_exchange_channels_or_take_them_in_turn() {
+        // Value 10 * output channel + channel of the group, at the centre; 16 channels.
+        let spatial = |group_size: usize| -> Vec<f32> {
+            let value = |at: usize| if at % 9 == 4 { 10 * (at / 9 / group_size) + at / 9 % group_size } else { 0 };
+            (0..16 * group_size * 9).map(|at| value(at) as f32).collect()
+        };
+        let packed = |group_size| PackedWeights::depthwise_grouped(Stencil::Cross5, 16, group_size, &spatial(group_size), &[]);
+        // Tap 2 is the centre; row 3 of its group; channels 5 (of a group, 1 = 5 mod 4) and 6.
+        let four = packed(4).unwrap();
+        assert_eq!(four.stencil[(2 * 4 + 3) * 32 + 5..][..2], [52.0, 61.0]); // 1 xor 3, 2 xor 3
+        let sixteen = packed(16).unwrap();
+        assert_eq!(sixteen.stencil[(2 * 16 + 3) * 32 + 5..][..2], [53.0, 63.0]);
+        assert_eq!(packed(3).unwrap_err().to_string(), "group size; expected one of 1, 2, 4, 8, 16, 32, got 3");
+        assert_eq!(packed(32).unwrap_err().to_string(), "group size; expected a divisor of 16 channels, got 32");
+    }
+
+    #[test]
     fn incomplete_weights_are_noticed() {
         let whole = PackedWeights::lean(Stencil::Box9, 40, &[1.0; 360], &[1.0; 1600], &[]).unwrap();
         let whole = whole.with_scale(&[1.0; 40], &[0.0; 40]).unwrap();
@@ -347,6 +449,7 @@ mod tests {
         assert!(!without(|weights| weights.bias.truncate(1)));
         assert!(!without(|weights| weights.scale.as_mut().unwrap().1.truncate(1)));
         assert!(!without(|weights| weights.rows = usize::MAX));
+        assert!(!without(|weights| weights.group_size = 8));
         assert!(!PackedWeights::zeros(Some(Stencil::Box9), 1, 8, 40).is_complete(), "a lean convolution keeps its channels");
         assert!(PackedWeights::zeros(None, 3, 8, 40).is_complete());
     }

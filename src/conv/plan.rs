@@ -52,7 +52,7 @@ impl ConvPlan {
         desc.validate()?;
         let kernels = Kernels::of(desc.isa.map_or_else(Isa::active, Ok)?)?;
         let kernel = match desc.operator {
-            ConvOperator::Lean(stencil) | ConvOperator::Depthwise(stencil) => kernels.fused(stencil),
+            ConvOperator::Lean(stencil) | ConvOperator::Depthwise(stencil) => kernels.lean(stencil, desc.group_size),
             ConvOperator::Dense(_) => kernels.dense,
         };
         let (region, scratch) = (Region::default(), SharedBuffer::new(0, 0));

@@ -46,7 +46,8 @@ impl Convolution {
         let (x, y) = (Source { data: x, layout: x_layout }, Target { data: y, layout: y_layout });
         let epilogue = Epilogue { relu: self.relu, from_output: false };
         let whole = ConvCall::new(weights, x, y, (self.output.height, self.output.width));
-        self.kernel.run(&mut ConvCall { residual, epilogue, rows, stride: self.stride, ..whole });
+        let input = (self.input.height, self.input.width);
+        self.kernel.run(&mut ConvCall { residual, epilogue, rows, input, stride: self.stride, ..whole });
     }
 
     /// Computes one whole output image from one whole input image.

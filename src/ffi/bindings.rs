@@ -7,23 +7,27 @@ pub const LEAN_SCALE: u32 = 2;
 pub const LEAN_RESIDUAL: u32 = 4;
 pub const LEAN_RELU: u32 = 8;
 pub const LEAN_ACCUMULATE: u32 = 16;
+pub const LEAN_PIXELS: u32 = 64;
 
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LeanConvArgs {
-    pub x: [[*const f32; 4usize]; 7usize],
+    pub x: [*const f32; 7usize],
     pub x_step: i64,
+    pub tap: [*const f32; 25usize],
+    pub inside: [u64; 25usize],
     pub matrix: *const f32,
     pub stencil: *const f32,
     pub bias: *const f32,
     pub scale: *const f32,
     pub shift: *const f32,
-    pub y: [*mut f32; 4usize],
+    pub y: *mut f32,
     pub y_step: i64,
-    pub residual: [*const f32; 4usize],
+    pub residual: *const f32,
     pub residual_step: i64,
-    pub inside: [u64; 25usize],
     pub pixels: u64,
+    pub taps: u64,
+    pub group: u64,
     pub rows: u64,
     pub row_length: u64,
     pub k0: u64,

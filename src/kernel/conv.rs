@@ -1,10 +1,11 @@
 //! Convolution kernels behind one safe call: rows of a fused lean convolution, rows of a dense one.
 //!
-//! A call is checked once; the tiles inside it are cut here and lie within the checked rows by construction.
+//! A call is checked once; the runs of pixels that kernels take are cut here and lie within the checked rows by construction.
 
+use super::edges::{Edges, Pixels, low_bits};
 use super::rows::{Epilogue, Layout, Residual, Source, Target};
 use crate::conv::pack::{PackedWeights, panels};
-use crate::ffi::{LEAN_FROM_OUTPUT, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs};
+use crate::ffi::{LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs};
 use crate::portable;
 use crate::stencil::Stencil;
 use std::ops::Range;
@@ -18,6 +19,8 @@ pub struct ConvKernel {
     /// The registry's name, or that of the portable code.
     pub name: &'static str,
     stencil: Option<Stencil>,
+    /// Whether the stencil's taps read groups of several channels.
+    is_grouped: bool,
     /// Pixels of a full tile.
     tile_rows: usize,
     /// `None`: portable Rust.
@@ -28,7 +31,7 @@ pub struct ConvKernel {
 pub struct ConvCall<'a> {
     /// The packed weights.
     pub weights: &'a PackedWeights,
-    /// The input. Fused: rows of an image `height` x `width`; those outside 0..height are zeros. Dense: rows of a band with
+    /// The input. Fused: rows of an image of `input` rows and columns; what lies outside is zeros. Dense: rows of a band with
     /// physical zeros around it, so that output (h, w) reads rows h * stride + 0..kernel rows and, there, pixels from w * stride.
     pub x: Source<'a>,
     /// The output.
@@ -43,7 +46,9 @@ pub struct ConvCall<'a> {
     pub height: usize,
     /// Output pixels of a row.
     pub width: usize,
-    /// Dense: input pixels (and rows) from an output pixel to the next.
+    /// Rows and columns of the input image; of no meaning to dense kernels.
+    pub input: (usize, usize),
+    /// Input pixels (and rows) from an output pixel to the next.
     pub stride: usize,
     /// Panels of 32 output channels to compute.
     pub panels: Range<usize>,
@@ -63,6 +68,7 @@ impl<'a> ConvCall<'a> {
             rows: 0..height,
             height,
             width,
+            input: (height, width),
             stride: 1,
             panels: 0..panels(weights.channels),
             k: 0..weights.row_length,
@@ -73,7 +79,12 @@ impl<'a> ConvCall<'a> {
 impl ConvKernel {
     /// A compiled kernel whose instruction set was detected (contract P4 holds from here on).
     pub(crate) fn native(name: &'static str, stencil: Option<Stencil>, tile_rows: usize, native: Native) -> Self {
-        ConvKernel { name, stencil, tile_rows, native: Some(native) }
+        ConvKernel { name, stencil, is_grouped: false, tile_rows, native: Some(native) }
+    }
+
+    /// The same kernel for weights whose taps of `stencil` read groups of channels.
+    pub(crate) fn for_groups(self, stencil: Stencil) -> Self {
+        ConvKernel { stencil: Some(stencil), is_grouped: true, ..self }
     }
 
     /// Rows above and below a pixel that the kernel's stencil reads; 0 for dense kernels.
@@ -83,7 +94,7 @@ impl ConvKernel {
 
     /// The portable code.
     pub(crate) const fn portable(name: &'static str, stencil: Option<Stencil>) -> Self {
-        ConvKernel { name, stencil, tile_rows: 1, native: None }
+        ConvKernel { name, stencil, is_grouped: false, tile_rows: 1, native: None }
     }
 
     /// Runs the call.
@@ -94,19 +105,20 @@ impl ConvKernel {
         if call.rows.is_empty() || call.width == 0 {
             return;
         }
-        check(call, self.stencil);
+        check(call, self);
         match (self.native, self.stencil) {
             (None, _) => portable::conv::run(call),
-            (Some(native), Some(_)) => fused(native, self.tile_rows, call),
+            (Some(native), Some(stencil)) => fused(native, stencil, self.tile_rows, call),
             (Some(native), None) => dense(native, self.tile_rows, call),
         }
     }
 }
 
 /// The conditions P1 and P3 of one call that has rows and pixels.
-fn check(call: &ConvCall<'_>, stencil: Option<Stencil>) {
+fn check(call: &ConvCall<'_>, kernel: &ConvKernel) {
     let weights = call.weights;
-    assert_eq!(weights.stencil_kind, stencil, "weights are for another kernel");
+    let is_grouped = weights.group_size > 1;
+    assert_eq!((weights.stencil_kind, is_grouped), (kernel.stencil, kernel.is_grouped), "weights are for another kernel");
     assert!(weights.is_complete(), "packed weights of another size");
     assert!(call.rows.end <= call.height, "rows outside the image");
     assert!(call.k.end <= weights.row_length && call.k.start <= call.k.end, "range of k");
@@ -117,14 +129,16 @@ fn check(call: &ConvCall<'_>, stencil: Option<Stencil>) {
         let fits = residual.layout.fits(residual.data.len(), &call.rows, call.width, weights.channels);
         assert!(fits, "residual rows outside their slice");
     }
-    let (rows, width, length) = if stencil.is_some() {
+    let (last_row, last_column) = ((call.rows.end - 1).saturating_mul(call.stride), (call.width - 1).saturating_mul(call.stride));
+    let first_row = call.rows.start.saturating_mul(call.stride);
+    let (rows, width, length) = if kernel.stencil.is_some() {
         assert_eq!(call.x.layout.pixel_step, weights.channels, "pixels of a lean convolution lie side by side");
+        let (height, width) = call.input;
+        assert!(last_row < height && last_column < width, "output pixels outside the input image");
         let radius = weights.radius();
-        (call.rows.start.saturating_sub(radius)..(call.rows.end + radius).min(call.height), call.width, weights.channels)
+        (first_row.saturating_sub(radius)..last_row.saturating_add(radius + 1).min(height), width, weights.channels)
     } else {
-        let last = (call.rows.end - 1).saturating_mul(call.stride).saturating_add(weights.rows);
-        let width = (call.width - 1).saturating_mul(call.stride).saturating_add(1);
-        (call.rows.start.saturating_mul(call.stride)..last, width, weights.row_length)
+        (first_row..last_row.saturating_add(weights.rows), last_column.saturating_add(1), weights.row_length)
     };
     assert!(rows.len() <= call.x.layout.ring, "the ring holds fewer input rows than the call reads");
     let x_fits = call.x.layout.fits(call.x.data.len(), &rows, width, length);
@@ -150,22 +164,25 @@ fn arguments(call: &mut ConvCall<'_>) -> LeanConvArgs {
         flags |= LEAN_RELU;
     }
     LeanConvArgs {
-        x: [[ptr::null(); 4]; 7],
+        x: [ptr::null(); 7],
         x_step: (call.x.layout.pixel_step * call.stride) as i64,
+        tap: [ptr::null(); 25],
+        inside: [0; 25],
         matrix: weights.matrix.as_ptr(),
         stencil: weights.stencil.as_ptr(),
         bias: weights.bias.as_ptr(),
         scale,
         shift,
-        y: [ptr::null_mut(); 4],
+        y: ptr::null_mut(),
         y_step: call.y.layout.pixel_step as i64,
-        residual: [ptr::null(); 4],
+        residual: ptr::null(),
         residual_step: match call.residual {
             Residual::Rows(rows) => rows.layout.pixel_step as i64,
             _ => call.y.layout.pixel_step as i64,
         },
-        inside: [0; 25],
         pixels: 0,
+        taps: weights.stencil_kind.map_or(0, |stencil| stencil.taps().len() as u64),
+        group: weights.group_size as u64,
         rows: weights.rows as u64,
         row_length: weights.row_length as u64,
         k0: call.k.start as u64,
@@ -194,20 +211,16 @@ impl Bases {
         }
     }
 
-    /// Sets the quads of a tile whose pixels, from (h, w) on, lie side by side in memory.
+    /// Points to `pixels` pixels from (h, w) on, which lie side by side in memory.
     fn set(&self, args: &mut LeanConvArgs, h: usize, w: usize, pixels: usize) {
-        let y = self.y.wrapping_add(self.y_layout.row(h) + w * self.y_layout.pixel_step);
-        let residual = self.residual.wrapping_add(self.residual_layout.row(h) + w * self.residual_layout.pixel_step);
-        for quad in 0..pixels.div_ceil(4) {
-            args.y[quad] = y.wrapping_add(4 * quad * self.y_layout.pixel_step);
-            args.residual[quad] = residual.wrapping_add(4 * quad * self.residual_layout.pixel_step);
-        }
+        args.y = self.y.wrapping_add(self.y_layout.row(h) + w * self.y_layout.pixel_step);
+        args.residual = self.residual.wrapping_add(self.residual_layout.row(h) + w * self.residual_layout.pixel_step);
         args.pixels = pixels as u64;
     }
 }
 
 /// Rows up to which the pixels from row `h` on lie side by side in the input (with the rows above and below), the output and the
-/// residual: a tile may cross from one of these rows into the next.
+/// residual: a run of pixels may cross from one of these rows into the next.
 fn run_end(call: &ConvCall<'_>, h: usize) -> usize {
     let flat = |layout: &Layout| layout.row_step == call.width * layout.pixel_step;
     let residual = match call.residual {
@@ -232,129 +245,106 @@ fn run_end(call: &ConvCall<'_>, h: usize) -> usize {
     end
 }
 
-/// The largest radius of a stencil.
-const RADIUS: usize = 2;
-
-/// Which pixels of a tile lie less than 1, 2, ... pixels from an edge of the image, as bit sets.
-#[derive(Default)]
-struct Edges {
-    left: [u64; RADIUS],
-    right: [u64; RADIUS],
-    top: [u64; RADIUS],
-    bottom: [u64; RADIUS],
-}
-
-impl Edges {
-    fn of((mut h, mut w): (usize, usize), pixels: usize, (height, width): (usize, usize), radius: usize) -> Self {
-        let mut edges = Edges::default();
-        let mut at = 0;
-        while at < pixels {
-            let count = (width - w).min(pixels - at);
-            // The pixels of this row from column `from` up to column `to`.
-            let span = |from: usize, to: usize| {
-                let (from, to) = (from.max(w), to.min(w + count));
-                if from < to { ((1_u64 << (to - from)) - 1) << (at + from - w) } else { 0 }
-            };
-            for distance in 1..=radius {
-                edges.left[distance - 1] |= span(0, distance);
-                edges.right[distance - 1] |= span(width.saturating_sub(distance), width);
-                if h < distance {
-                    edges.top[distance - 1] |= span(0, width);
-                }
-                if h + distance >= height {
-                    edges.bottom[distance - 1] |= span(0, width);
-                }
-            }
-            at += count;
-            (h, w) = (h + 1, 0);
-        }
-        edges
-    }
-
-    /// The pixels whose tap (dy, dx) lies outside the image.
-    fn outside(&self, dy: i8, dx: i8) -> u64 {
-        let beyond = |before: &[u64; RADIUS], after: &[u64; RADIUS], distance: i8| match distance {
-            ..0 => before[usize::from(distance.unsigned_abs()) - 1],
-            0 => 0,
-            1.. => after[distance as usize - 1],
-        };
-        beyond(&self.left, &self.right, dx) | beyond(&self.top, &self.bottom, dy)
+/// How many of `rest` pixels the next run takes: as many whole tiles as it can, and no small rest for the last one, which would read
+/// all weights for a few pixels.
+fn run_length(rest: usize, tile_rows: usize) -> usize {
+    let most = LEAN_PIXELS as usize;
+    let whole = most / tile_rows * tile_rows;
+    if rest <= most {
+        rest
+    } else if rest < 2 * whole {
+        rest.div_ceil(tile_rows).div_ceil(2) * tile_rows
+    } else {
+        whole
     }
 }
 
-/// Tiles of nearly equal size that cross row ends where memory allows.
-fn fused(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
-    let (taps, radius) = (call.weights.stencil_kind.map_or(&[][..], Stencil::taps), call.weights.radius());
+/// Runs of pixels that cross row ends where memory allows.
+fn fused(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall<'_>) {
     let mut args = arguments(call);
     let bases = Bases::of(call);
-    let x = call.x.data.as_ptr();
-    let (layout, width, height) = (call.x.layout, call.width, call.height);
+    let (width, stride) = (call.width, call.stride);
     let mut h0 = call.rows.start;
     while h0 < call.rows.end {
-        let end = run_end(call, h0);
+        let end = if stride == 1 { run_end(call, h0) } else { h0 + 1 };
         let total = (end - h0) * width;
-        let tiles = total.div_ceil(tile_rows);
-        let mut first = 0;
-        for tile in 0..tiles {
-            let next = total * (tile + 1) / tiles;
-            let (h, w, pixels) = (h0 + first / width, first % width, next - first);
-            let edges = Edges::of((h, w), pixels, (height, width), radius);
-            for (index, &(dy, dx)) in taps.iter().enumerate() {
-                args.inside[index] = ((1u64 << pixels) - 1) & !edges.outside(dy, dx);
+        let mut done = 0;
+        while done < total {
+            let count = run_length(total - done, tile_rows);
+            let first = (h0 + done / width, done % width);
+            let edges = Edges::of(&Pixels { first, count, width, input: call.input, stride }, stencil);
+            for (index, &(dy, dx)) in stencil.taps().iter().enumerate() {
+                args.inside[index] = low_bits(count) & !edges.outside(dy, dx);
+                args.tap[index] = neighbour(call.x, (first.0 * stride, first.1 * stride), (dy, dx));
             }
-            for kernel_row in 0..=2 * radius {
-                // Rows above row 0 are never read; their addresses still have to be as many rows before that of this row, since
-                // later pixels of the same quad may lie in later rows.
-                let row = match (h + kernel_row).checked_sub(radius) {
-                    Some(row) => x.wrapping_add(layout.row(row)),
-                    None => x.wrapping_add(layout.row(h)).wrapping_sub((radius - kernel_row) * layout.row_step),
-                };
-                let base = row.wrapping_add(w * layout.pixel_step);
-                for quad in 0..pixels.div_ceil(4) {
-                    args.x[kernel_row][quad] = base.wrapping_add(4 * quad * layout.pixel_step);
-                }
-            }
-            bases.set(&mut args, h, w, pixels);
-            // SAFETY: P1 by `check`: the tile's pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the
-            // rows above and below that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that
-            // pixels of the tile lie side by side. P2: `y` is a unique borrow, and a residual is disjoint or y itself.
-            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
+            args.x[0] = neighbour(call.x, (first.0 * stride, first.1 * stride), (0, 0));
+            bases.set(&mut args, first.0, first.1, count);
+            // SAFETY: P1 by `check`: the pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the neighbours
+            // that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that they lie side by side.
+            // P2: `y` is a unique borrow, and a residual is disjoint or y itself. P3 by `check`. P4 by `ConvKernel::native`.
+            // P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
-            first = next;
+            done += count;
         }
         h0 = end;
     }
 }
 
-/// Tiles within rows; rows that follow each other without a gap (1x1 kernels on whole images) count as one.
+/// Address of the neighbour (dy, dx) of an input pixel. Rows above row 0 are never read; their addresses still have to be as many rows
+/// before that of the pixel, since later pixels of the same run may lie in later rows.
+fn neighbour(x: Source<'_>, (h, w): (usize, usize), (dy, dx): (i8, i8)) -> *const f32 {
+    let Source { data, layout } = x;
+    let row = match h.checked_add_signed(isize::from(dy)) {
+        Some(row) => data.as_ptr().wrapping_add(layout.row(row)),
+        None => data.as_ptr().wrapping_add(layout.row(h)).wrapping_sub(usize::from(dy.unsigned_abs()) * layout.row_step),
+    };
+    row.wrapping_add(w * layout.pixel_step).wrapping_offset(isize::from(dx) * layout.pixel_step as isize)
+}
+
+/// Runs of pixels within rows; rows that follow each other without a gap (1x1 kernels on whole images) count as one.
 fn dense(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
     let mut args = arguments(call);
     let bases = Bases::of(call);
-    let x = call.x.data.as_ptr();
-    let layout = call.x.layout;
+    let Source { data, layout } = call.x;
     let merge = call.weights.rows == 1 && call.stride == 1;
     let mut h = call.rows.start;
     while h < call.rows.end {
         let end = if merge { run_end(call, h) } else { h + 1 };
         let total = (end - h) * call.width;
-        let tiles = total.div_ceil(tile_rows);
-        let mut first = 0;
-        for tile in 0..tiles {
-            let next = total * (tile + 1) / tiles;
-            let pixels = next - first;
+        let mut done = 0;
+        while done < total {
+            let count = run_length(total - done, tile_rows);
             for row in 0..call.weights.rows {
-                let base = x.wrapping_add(layout.row(h * call.stride + row) + first * call.stride * layout.pixel_step);
-                for quad in 0..pixels.div_ceil(4) {
-                    args.x[row][quad] = base.wrapping_add(4 * quad * call.stride * layout.pixel_step);
-                }
+                let at = layout.row(h * call.stride + row) + done * call.stride * layout.pixel_step;
+                args.x[row] = data.as_ptr().wrapping_add(at);
             }
-            bases.set(&mut args, h, first, pixels);
+            bases.set(&mut args, h, done, count);
             // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
             // 0..rows, all of which lie in the slice. P2: `y` is a unique borrow, and a residual is disjoint or y itself.
             // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
-            first = next;
+            done += count;
         }
         h = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_length;
+
+    #[test]
+    fn runs_are_whole_tiles_and_leave_no_small_rest() {
+        for tile_rows in [1, 4, 6, 8, 14] {
+            for total in 1..400 {
+                let mut rest = total;
+                while rest > 0 {
+                    let count = run_length(rest, tile_rows);
+                    assert!((1..=64).contains(&count) && count <= rest, "{count} of {rest}");
+                    assert!(count == rest || count.is_multiple_of(tile_rows) && rest - count >= 16, "{count} of {rest}");
+                    rest -= count;
+                }
+            }
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Kernels behind safe calls: each wrapper checks extents once and is the only place that builds a kernel's arguments.
 
 pub mod conv;
+mod edges;
 pub mod elementwise;
 pub mod gradient;
 pub mod rows;

@@ -91,9 +91,10 @@ fn convolution(model: &Model, name: &str, block: &Block, index: usize, map: &Cha
     }
     let spatial = map.weights(values(model, &format!("{name}.spatial.weight")));
     let pointwise = map.weights(values(model, &format!("{name}.pointwise.weight")));
-    PackedWeights::lean(
+    PackedWeights::lean_grouped(
         block.stencils[index],
         width,
+        block.group_size,
         &spatial,
         &pointwise,
         &map.bias(values(model, &format!("{name}.pointwise.bias"))),
@@ -107,11 +108,13 @@ fn transposed(model: &Model, name: &str, block: &Block, map: &ChannelMap, width:
         return PackedWeights::dense(width, width, 3, &map.weights(&weight), &map.bias(&[]));
     }
     let stencil = block.stencils[0];
-    let side = stencil.side();
-    let mut spatial = values(model, &format!("{name}.spatial.weight")).to_vec();
-    spatial.chunks_exact_mut(side * side).for_each(<[f32]>::reverse);
+    let area = stencil.side() * stencil.side();
+    // Every group of channels is a dense convolution of its own.
+    let groups = values(model, &format!("{name}.spatial.weight")).chunks_exact(block.group_size * block.group_size * area);
+    let spatial: Vec<f32> = groups.flat_map(|group| transpose(group, block.group_size, area)).collect();
     let pointwise = transpose(values(model, &format!("{name}.pointwise.weight")), width, 1);
-    PackedWeights::lean(stencil, width, &map.weights(&spatial), &map.weights(&pointwise), &map.bias(&[]))
+    let (spatial, pointwise) = (map.weights(&spatial), map.weights(&pointwise));
+    PackedWeights::lean_grouped(stencil, width, block.group_size, &spatial, &pointwise, &map.bias(&[]))
 }
 
 /// [outputs, inputs, kernel] with outputs and inputs exchanged and the kernel turned by 180 degrees.

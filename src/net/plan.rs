@@ -170,7 +170,7 @@ impl Lowering<'_> {
             return Ok(());
         }
         let convolution = |weights: &PackedWeights, relu| {
-            let kernel = self.plan.kernels.fused(weights.stencil().unwrap_or(block.stencils[0]));
+            let kernel = self.plan.kernels.lean(weights.stencil().unwrap_or(block.stencils[0]), weights.group_size());
             Convolution { kernel, input: extent, output: extent, stride: 1, relu }
         };
         let pair = InPlaceBlock { first: convolution(&first, true), second: convolution(&second, block.relu_after_sum) };

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::panel::{Panel, load, store};
-use crate::conv::pack::PANEL;
+use crate::conv::pack::{PANEL, channel_of_turn};
 use crate::kernel::conv::ConvCall;
 use crate::kernel::rows::{Residual, Source};
 use crate::stencil::Stencil;
@@ -63,21 +63,35 @@ fn pixel(call: &mut ConvCall<'_>, h: usize, w: usize, panel: usize) {
     store(&acc, &mut call.y.data[y_at..y_at + lanes]);
 }
 
-/// Adds the taps in their order; one outside the image reads +0.
+/// Adds the taps in their order, and the channels of a group in theirs; what lies outside the image reads +0.
 fn add_stencil(call: &ConvCall<'_>, stencil: Stencil, (h, w, panel, lanes): (usize, usize, usize, usize), acc: &mut Panel) {
-    let taps = stencil.taps();
-    let packed = &call.weights.stencil[panel * taps.len() * PANEL..][..taps.len() * PANEL];
-    for (&(dy, dx), weights) in taps.iter().zip(packed.chunks_exact(PANEL)) {
-        let (row, column) = (h.checked_add_signed(dy as isize), w.checked_add_signed(dx as isize));
-        let x = match (row, column) {
-            (Some(row), Some(column)) if row < call.height && column < call.width => {
-                let at = call.x.layout.row(row) + column * call.x.layout.pixel_step + panel * PANEL;
-                load(&call.x.data[at..at + lanes])
-            }
-            _ => [f32x8::ZERO; PANEL / 8],
-        };
-        multiply_add(&load(weights), &x, acc);
+    let (taps, group_size) = (stencil.taps(), call.weights.group_size);
+    let length = taps.len() * group_size * PANEL;
+    let packed = &call.weights.stencil[panel * length..][..length];
+    for (&(dy, dx), weights) in taps.iter().zip(packed.chunks_exact(group_size * PANEL)) {
+        let row = (h * call.stride).checked_add_signed(dy as isize).filter(|row| *row < call.input.0);
+        let column = (w * call.stride).checked_add_signed(dx as isize).filter(|column| *column < call.input.1);
+        let neighbour = row.zip(column).map(|(row, column)| {
+            let at = call.x.layout.row(row) + column * call.x.layout.pixel_step + panel * PANEL;
+            &call.x.data[at..at + lanes]
+        });
+        for (turn, weights) in weights.chunks_exact(PANEL).enumerate() {
+            let x = neighbour.map_or([f32x8::ZERO; PANEL / 8], |x| load_turn(x, group_size, turn));
+            multiply_add(&load(weights), &x, acc);
+        }
     }
+}
+
+/// What each lane reads in one turn of its group.
+fn load_turn(x: &[f32], group_size: usize, turn: usize) -> Panel {
+    if group_size == 1 {
+        return load(x);
+    }
+    let mut lanes = [0.0; PANEL];
+    for (lane, value) in lanes[..x.len()].iter_mut().enumerate() {
+        *value = x[lane / group_size * group_size + channel_of_turn(group_size, lane, turn)];
+    }
+    load(&lanes)
 }
 
 fn multiply_add(a: &Panel, b: &Panel, acc: &mut Panel) {

@@ -11,7 +11,9 @@ pub type Tap = (i8, i8);
 pub struct LeanWeights<T> {
     /// The stencil's points, in the order of summation.
     pub taps: Vec<Tap>,
-    /// `[taps][C]`.
+    /// Input channels that a tap reads: those of the output channel's group.
+    pub group_size: usize,
+    /// `[taps][group_size][C]`; 0 is the first channel of the group.
     pub spatial: Vec<T>,
     /// `[C out][C in]`.
     pub pointwise: Vec<T>,
@@ -31,6 +33,7 @@ impl<T: Real> LeanWeights<T> {
     #[must_use]
     pub fn transposed(&self) -> Self {
         let c = self.channels();
+        assert_eq!(self.group_size, 1, "the adjoint of depth-wise stencils");
         let mut adjoint = self.map(|_| T::ZERO);
         for (tap, &(dy, dx)) in self.taps.iter().enumerate() {
             let opposite = self.taps.iter().position(|&t| t == (-dy, -dx)).expect("the stencil is point-symmetric");
@@ -51,6 +54,7 @@ impl<T: Real> LeanWeights<T> {
         let all = |values: &[T]| values.iter().map(|&value| f(value)).collect();
         LeanWeights {
             taps: self.taps.clone(),
+            group_size: self.group_size,
             spatial: all(&self.spatial),
             pointwise: all(&self.pointwise),
             bias: all(&self.bias),
@@ -60,7 +64,7 @@ impl<T: Real> LeanWeights<T> {
     fn check(&self, shape: Shape) {
         let c = self.channels();
         assert_eq!(shape.c, c, "channels of the input");
-        assert_eq!(self.spatial.len(), self.taps.len() * c, "stencil weights");
+        assert_eq!(self.spatial.len(), self.taps.len() * self.group_size * c, "stencil weights");
         assert_eq!(self.pointwise.len(), c * c, "1x1 weights");
     }
 }
@@ -69,15 +73,32 @@ impl<T: Real> LeanWeights<T> {
 ///
 /// A tap outside the image runs with `x = +0`. `x` and the result have `shape`.
 pub fn lean_forward<T: Real>(x: &[T], shape: Shape, weights: &LeanWeights<T>, epilogue: &Epilogue<T>) -> Vec<T> {
+    lean_forward_strided(x, shape, weights, 1, epilogue)
+}
+
+/// [`lean_forward`] at every `stride`-th row and column. The taps' channels of a group of up to 8 are summed as `i xor 0, i xor 1, ...`,
+/// those of a larger group from its first to its last.
+pub fn lean_forward_strided<T: Real>(
+    x: &[T],
+    shape: Shape,
+    weights: &LeanWeights<T>,
+    stride: usize,
+    epilogue: &Epilogue<T>,
+) -> Vec<T> {
     weights.check(shape);
     assert_eq!(x.len(), shape.elements());
-    let mut y = Vec::with_capacity(shape.elements());
-    for (image, row, column) in shape.positions() {
+    let group = weights.group_size;
+    let mut y = Vec::new();
+    for (image, row, column) in shape.positions().filter(|(_, row, column)| row % stride == 0 && column % stride == 0) {
         for i in 0..shape.c {
             let mut sum = weights.bias[i];
             for (tap, &(dy, dx)) in weights.taps.iter().enumerate() {
-                let neighbour = shape.padded(x, image, row as isize + dy as isize, column as isize + dx as isize, i);
-                sum = neighbour.mul_add(weights.spatial[tap * shape.c + i], sum);
+                for turn in 0..group {
+                    let member = if group <= 8 { (i % group) ^ turn } else { turn };
+                    let channel = i - i % group + member;
+                    let neighbour = shape.padded(x, image, row as isize + dy as isize, column as isize + dx as isize, channel);
+                    sum = neighbour.mul_add(weights.spatial[(tap * group + member) * shape.c + i], sum);
+                }
             }
             for k in 0..shape.c {
                 sum = x[shape.index(image, row, column, k)].mul_add(weights.pointwise[i * shape.c + k], sum);
@@ -100,6 +121,7 @@ pub fn lean_weight_gradients<T: Real>(x: &[T], dy: &[T], shape: Shape, taps: &[T
     let c = shape.c;
     let mut gradients = LeanWeights {
         taps: taps.to_vec(),
+        group_size: 1,
         spatial: vec![T::ZERO; taps.len() * c],
         pointwise: vec![T::ZERO; c * c],
         bias: vec![T::ZERO; c],

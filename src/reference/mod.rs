@@ -24,7 +24,7 @@ pub use block::{Block, Operator};
 pub use dense::{DenseWeights, dense_data_gradient, dense_forward, dense_weight_gradients};
 pub use epilogue::{Epilogue, relu, relu_backward};
 pub use head::{HeadWeights, head_data_gradient, head_forward, head_weight_gradients};
-pub use lean::{LeanWeights, Tap, lean_data_gradient, lean_forward, lean_weight_gradients};
+pub use lean::{LeanWeights, Tap, lean_data_gradient, lean_forward, lean_forward_strided, lean_weight_gradients};
 pub use loss::{Loss, cross_entropy};
 pub use network::{Layer, Network};
 pub use norm::{

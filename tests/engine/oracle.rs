@@ -126,6 +126,7 @@ impl<'a, T: Real> Oracle<'a, T> {
             let spatial = self.tensor(&format!("{name}.spatial.weight"));
             Operator::Lean(LeanWeights {
                 taps: stencil.taps().to_vec(),
+                group_size: 1,
                 spatial: stored_positions(stencil, width).into_iter().map(|position| spatial[position]).collect(),
                 pointwise: self.tensor(&format!("{name}.pointwise.weight")),
                 bias: self.bias(&format!("{name}.pointwise.bias"), width),

@@ -39,6 +39,17 @@ pub(crate) fn lean(subject: &Subject) -> Result<(), String> {
     Ok(())
 }
 
+pub(crate) fn grouped(subject: &Subject) -> Result<(), String> {
+    for (index, (group_size, channels)) in [(2, 34), (4, 68), (8, 40), (16, 48), (32, 96)].into_iter().enumerate() {
+        for (finish, with_k) in [(Finish { scale: false, added: Added::Rows, relu: true }, true), (Finish::number(11), false)] {
+            let (stencil, shape) = (Stencil::ALL[index], (4, subject.tile.pixels + 1, channels));
+            let problem = Convolution::grouped(stencil, (group_size, 1), shape, finish, Fill::Uniform, index as u64);
+            in_parts(subject, &problem, with_k)?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
     let wide = subject.tile.pixels + 1;
     let problems =
@@ -55,7 +66,7 @@ pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
 
 /// All combinations of cuts. A kernel of several rows sums in another order when k is cut: exact data then.
 fn in_parts(subject: &Subject, problem: &Convolution, with_k: bool) -> Result<(), String> {
-    let kernel = subject.convolution();
+    let kernel = problem.kernel(subject.kernels);
     let whole = run_whole(kernel, problem, &Place::number(0))?;
     let row_length = match &problem.weights {
         Weights::Lean(..) => problem.input.c,
@@ -88,10 +99,11 @@ fn only_the_part_is_written(subject: &Subject, problem: &Convolution) -> Result<
     let whole = setup.whole();
     let last_panel = whole.panels.end - 1;
     let rows = output.h / 2..output.h / 2 + 1;
-    setup.run(subject.convolution(), &Part { rows: rows.clone(), panels: last_panel..last_panel + 1, ..whole.clone() });
-    setup.run(subject.convolution(), &Part { rows: rows.end..rows.end, ..whole.clone() });
-    setup.run(subject.convolution(), &Part { rows: rows.clone(), panels: 0..0, ..whole });
-    let expected = run_whole(subject.convolution(), problem, &Place::number(1))?;
+    let kernel = problem.kernel(subject.kernels);
+    setup.run(kernel, &Part { rows: rows.clone(), panels: last_panel..last_panel + 1, ..whole.clone() });
+    setup.run(kernel, &Part { rows: rows.end..rows.end, ..whole.clone() });
+    setup.run(kernel, &Part { rows: rows.clone(), panels: 0..0, ..whole });
+    let expected = run_whole(kernel, problem, &Place::number(1))?;
     for (at, after) in setup.finish()?.iter().enumerate() {
         let (row, channel) = (at / (output.w * output.c), at % output.c);
         let is_part = rows.contains(&row) && channel >= last_panel * 32;

@@ -44,6 +44,13 @@ fn families(op: &str) -> &'static [(&'static str, Proof)] {
             ("segment", rings::segment),
             ("transpose", transpose::lean),
         ],
+        "grouped" => &[
+            ("exact", convolution::grouped_exact),
+            ("bound", convolution::grouped_bound),
+            ("guard", convolution::grouped_guard),
+            ("special", special::grouped),
+            ("parts", blocks::grouped),
+        ],
         "dense" => &[
             ("exact", convolution::dense_exact),
             ("bound", convolution::dense_bound),

@@ -16,6 +16,7 @@ use crate::operators::gradients;
 use crate::operators::naive::{Reading, naive};
 use crate::operators::setup::{Place, run_whole};
 use crate::subject::Subject;
+use leanresnet::Stencil;
 use std::slice::from_ref;
 
 /// NaN, infinities, zeros, subnormals of both signs.
@@ -40,6 +41,15 @@ pub(crate) fn lean(subject: &Subject) -> Result<(), String> {
     convolution(subject, images.into_iter().enumerate().flat_map(problem))
 }
 
+pub(crate) fn grouped(subject: &Subject) -> Result<(), String> {
+    let problems = [(Stencil::Cross4, 2, 18), (Stencil::Cross5, 8, 16), (Stencil::Row3, 16, 16), (Stencil::Col3, 32, 32)];
+    let problem = |(stencil, group_size, channels)| {
+        let finishes = [6, 11].map(Finish::number);
+        finishes.map(|finish| Convolution::grouped(stencil, (group_size, 1), (2, 3, channels), finish, Fill::Exact, 3))
+    };
+    convolution(subject, problems.into_iter().flat_map(problem))
+}
+
 pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
     let outputs = subject.tile.lanes + 1;
     let problems = [((3, 1), (3, 4), (5, outputs)), ((1, 1), (2, 5), (6, 3)), ((3, 2), (4, 5), (2, outputs))];
@@ -60,7 +70,7 @@ fn convolution(subject: &Subject, problems: impl Iterator<Item = Convolution>) -
                     if let Some(values) = &mut tensors(&mut changed)[tensor] {
                         values[at] = special;
                     }
-                    let actual = run_whole(subject.convolution(), &changed, &Place::number(at))?;
+                    let actual = run_whole(changed.kernel(subject.kernels), &changed, &Place::number(at))?;
                     compare(subject, &changed, &actual, &changed.expected())
                         .map_err(|message| format!("{special} at {at} of tensor {tensor}: {message}"))?;
                 }
@@ -94,7 +104,7 @@ fn zero_signs(subject: &Subject, problem: &Convolution) -> Result<(), String> {
                 values.fill(zero);
             }
         }
-        let actual = run_whole(subject.convolution(), &zeros, &Place::number(signs))?;
+        let actual = run_whole(zeros.kernel(subject.kernels), &zeros, &Place::number(signs))?;
         compare(subject, &zeros, &actual, &zeros.expected()).map_err(|message| format!("zeros, signs {signs:05b}: {message}"))?;
     }
     Ok(())

@@ -61,6 +61,7 @@ impl Subject {
     fn dispatched(&self) -> Option<&'static str> {
         match (self.op, self.stencil) {
             ("fused", Some(stencil)) => Some(self.kernels.fused(stencil).name),
+            ("grouped", _) => Some(self.kernels.grouped(Stencil::Cross5).name),
             ("dense", _) => Some(self.kernels.dense.name),
             ("weightgradient", _) => Some(self.kernels.weight_gradient.name),
             ("stencilgradient", Some(stencil)) => Some(self.kernels.stencil_gradient(stencil).name),

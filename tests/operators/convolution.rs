@@ -4,8 +4,10 @@
 use super::fill::Fill;
 use crate::common::tolerance::{Exact, magnitudes, widened};
 use leanresnet::Stencil;
+use leanresnet::internals::dispatch::Kernels;
+use leanresnet::internals::kernel::conv::ConvKernel;
 use leanresnet::internals::pack::PackedWeights;
-use leanresnet::internals::reference::{DenseWeights, Epilogue, LeanWeights, Shape, dense_forward, lean_forward};
+use leanresnet::internals::reference::{DenseWeights, Epilogue, LeanWeights, Shape, dense_forward, lean_forward_strided};
 
 /// What the epilogue adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(crate) enum Weights {
 #[derive(Clone, Debug)]
 pub(crate) struct Convolution {
     pub(crate) weights: Weights,
+    /// Input pixels from an output pixel to the next.
+    pub(crate) stride: usize,
     pub(crate) input: Shape,
     pub(crate) x: Vec<f32>,
     /// Scale and shift per output channel.
@@ -58,16 +62,29 @@ pub(crate) struct Convolution {
 
 impl Convolution {
     /// A lean convolution of an image (height, width, channels).
-    pub(crate) fn lean(stencil: Stencil, (h, w, c): (usize, usize, usize), finish: Finish, fill: Fill, seed: u64) -> Self {
+    pub(crate) fn lean(stencil: Stencil, image: (usize, usize, usize), finish: Finish, fill: Fill, seed: u64) -> Self {
+        Self::grouped(stencil, (1, 1), image, finish, fill, seed)
+    }
+
+    /// A lean convolution whose taps read groups of channels, at a stride.
+    pub(crate) fn grouped(
+        stencil: Stencil,
+        (group_size, stride): (usize, usize),
+        (h, w, c): (usize, usize, usize),
+        finish: Finish,
+        fill: Fill,
+        seed: u64,
+    ) -> Self {
         let taps = stencil.taps();
-        let terms = taps.len() + c;
+        let terms = taps.len() * group_size + c;
         let weights = LeanWeights {
             taps: taps.to_vec(),
-            spatial: fill.weights(seed, taps.len() * c, terms),
+            group_size,
+            spatial: fill.weights(seed, taps.len() * group_size * c, terms),
             pointwise: fill.weights(seed + 1, c * c, terms),
             bias: fill.addends(seed + 2, c),
         };
-        Self::with(Weights::Lean(stencil, weights), Shape::new(1, h, w, c), finish, fill, seed + 3)
+        Self::with(Weights::Lean(stencil, weights), stride, Shape::new(1, h, w, c), finish, fill, seed + 3)
     }
 
     /// A dense convolution, kernel and stride given, from `inputs` to `outputs` channels of an image (height, width).
@@ -82,11 +99,11 @@ impl Convolution {
         let length = inputs * kernel * kernel;
         let (weight, bias) = (fill.weights(seed, outputs * length, length), fill.addends(seed + 2, outputs));
         let weights = DenseWeights { kernel, stride, inputs, outputs, weight, bias };
-        Self::with(Weights::Dense(weights), Shape::new(1, h, w, inputs), finish, fill, seed + 3)
+        Self::with(Weights::Dense(weights), stride, Shape::new(1, h, w, inputs), finish, fill, seed + 3)
     }
 
-    fn with(weights: Weights, input: Shape, finish: Finish, fill: Fill, seed: u64) -> Self {
-        let mut problem = Convolution { weights, input, x: Vec::new(), scale_shift: None, residual: None, finish };
+    fn with(weights: Weights, stride: usize, input: Shape, finish: Finish, fill: Fill, seed: u64) -> Self {
+        let mut problem = Convolution { weights, stride, input, x: Vec::new(), scale_shift: None, residual: None, finish };
         let output = problem.output();
         problem.x = fill.inputs(seed, input.elements(), problem.terms());
         if finish.scale {
@@ -101,7 +118,10 @@ impl Convolution {
     /// Shape of the output.
     pub(crate) fn output(&self) -> Shape {
         match &self.weights {
-            Weights::Lean(..) => self.input,
+            Weights::Lean(..) => {
+                let Shape { h, w, c, .. } = self.input;
+                Shape::new(1, (h - 1) / self.stride + 1, (w - 1) / self.stride + 1, c)
+            }
             Weights::Dense(weights) => weights.output_shape(self.input),
         }
     }
@@ -109,31 +129,41 @@ impl Convolution {
     /// Products in one output.
     pub(crate) fn terms(&self) -> usize {
         match &self.weights {
-            Weights::Lean(stencil, _) => stencil.taps().len() + self.input.c,
+            Weights::Lean(_, weights) => weights.taps.len() * weights.group_size + self.input.c,
             Weights::Dense(weights) => weights.kernel * weights.kernel * weights.inputs,
         }
     }
 
-    /// Kernel side and stride; a lean convolution counts as 3 and 1.
-    pub(crate) fn geometry(&self) -> (usize, usize) {
+    /// The kernel for it.
+    pub(crate) fn kernel(&self, kernels: &Kernels) -> ConvKernel {
         match &self.weights {
-            Weights::Lean(..) => (3, 1),
-            Weights::Dense(weights) => (weights.kernel, weights.stride),
+            Weights::Lean(stencil, weights) if weights.group_size > 1 => kernels.grouped(*stencil),
+            Weights::Lean(stencil, _) => kernels.fused(*stencil),
+            Weights::Dense(_) => kernels.dense,
         }
+    }
+
+    /// Side of a dense kernel; 1 for the matrix of a lean convolution.
+    pub(crate) fn side(&self) -> usize {
+        if let Weights::Dense(weights) = &self.weights { weights.kernel } else { 1 }
     }
 
     /// Extents of the output and everything else that identifies the problem.
     pub(crate) fn describe(&self) -> String {
         let Shape { h, w, c, .. } = self.input;
-        format!("{:?} of {h}x{w}x{c} to {} channels, {:?}", self.geometry(), self.output().c, self.finish)
+        let kind = match &self.weights {
+            Weights::Lean(stencil, weights) => format!("{stencil} in groups of {}", weights.group_size),
+            Weights::Dense(weights) => format!("dense {}", weights.kernel),
+        };
+        format!("{kind}, stride {}, of {h}x{w}x{c} to {} channels, {:?}", self.stride, self.output().c, self.finish)
     }
 
     /// The weights as kernels read them.
     pub(crate) fn packed(&self) -> PackedWeights {
         let packed = match &self.weights {
             Weights::Lean(stencil, weights) => {
-                let spatial = square(*stencil, &weights.spatial);
-                PackedWeights::lean(*stencil, self.input.c, &spatial, &weights.pointwise, &weights.bias)
+                let (group, spatial) = (weights.group_size, square(*stencil, weights.group_size, &weights.spatial));
+                PackedWeights::lean_grouped(*stencil, self.input.c, group, &spatial, &weights.pointwise, &weights.bias)
             }
             Weights::Dense(weights) => {
                 PackedWeights::dense(weights.inputs, weights.outputs, weights.kernel, &weights.weight, &weights.bias)
@@ -151,7 +181,7 @@ impl Convolution {
         let scale_shift = self.scale_shift.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
         let epilogue = Epilogue { scale_shift, residual: self.residual.as_deref(), relu: self.finish.relu };
         match &self.weights {
-            Weights::Lean(_, weights) => lean_forward(&self.x, self.input, weights, &epilogue),
+            Weights::Lean(_, weights) => lean_forward_strided(&self.x, self.input, weights, self.stride, &epilogue),
             Weights::Dense(weights) => dense_forward(&self.x, self.input, weights, &epilogue),
         }
     }
@@ -172,7 +202,7 @@ impl Convolution {
         let scale_shift = scale_shift.as_ref().map(|(scale, shift)| (&scale[..], &shift[..]));
         let epilogue = Epilogue { scale_shift, residual: residual.as_deref(), relu };
         match &self.weights {
-            Weights::Lean(_, weights) => lean_forward(&x, self.input, &weights.map(one), &epilogue),
+            Weights::Lean(_, weights) => lean_forward_strided(&x, self.input, &weights.map(one), self.stride, &epilogue),
             Weights::Dense(weights) => dense_forward(&x, self.input, &weights.map(one), &epilogue),
         }
     }
@@ -185,16 +215,16 @@ impl Convolution {
     }
 }
 
-/// Stencil weights [taps][channels] in PyTorch's layout, [channels][side][side].
-pub(crate) fn square(stencil: Stencil, spatial: &[f32]) -> Vec<f32> {
+/// Stencil weights [taps][group][channels] in PyTorch's layout, [channels][group][side][side].
+pub(crate) fn square(stencil: Stencil, group: usize, spatial: &[f32]) -> Vec<f32> {
     let taps = stencil.taps();
-    let (channels, side) = (spatial.len() / taps.len(), stencil.side());
+    let (channels, side) = (spatial.len() / taps.len() / group, stencil.side());
     let radius = side / 2;
-    let mut weight = vec![0.0; channels * side * side];
+    let mut weight = vec![0.0; channels * group * side * side];
     for (tap, &(dy, dx)) in taps.iter().enumerate() {
         let at = (dy as isize + radius as isize) as usize * side + (dx as isize + radius as isize) as usize;
-        for channel in 0..channels {
-            weight[channel * side * side + at] = spatial[tap * channels + channel];
+        for (member, channel) in (0..group).flat_map(|member| (0..channels).map(move |channel| (member, channel))) {
+            weight[(channel * group + member) * side * side + at] = spatial[(tap * group + member) * channels + channel];
         }
     }
     weight

@@ -15,9 +15,9 @@ pub(crate) type Parts<'a> = &'a [Range<usize>];
 /// Gradient of the matrix, in the oracle's layout: lean [C out][C in], dense [outputs][inputs][kernel][kernel].
 pub(crate) fn matrix(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge: Edge, parts: Parts) -> Result<Vec<f32>, String> {
     let (input, output) = (problem.input, problem.output());
-    let (side, stride) = match problem.weights {
+    let (side, stride) = match &problem.weights {
         Weights::Lean(..) => (1, 1),
-        Weights::Dense(_) => problem.geometry(),
+        Weights::Dense(weights) => (weights.kernel, weights.stride),
     };
     let (height, width) = ((output.h - 1) * stride + side, (output.w - 1) * stride + side);
     let padding = -((side as isize - 1) / 2);

@@ -101,7 +101,8 @@ impl<'a> Setup<'a> {
             rows: part.rows.clone(),
             height: output.h,
             width: output.w,
-            stride: self.problem.geometry().1,
+            input: (self.problem.input.h, self.problem.input.w),
+            stride: self.problem.stride,
             panels: part.panels.clone(),
             k: part.k.clone(),
         });
@@ -122,7 +123,7 @@ fn input(problem: &Convolution, place: &Place) -> Rows {
     if matches!(problem.weights, Weights::Lean(..)) {
         return Rows::holding(&problem.x, place.x.layout(h, w, c), w, c, place.edge);
     }
-    let (kernel, stride) = problem.geometry();
+    let (kernel, stride) = (problem.side(), problem.stride);
     let (output, padding) = (problem.output(), (kernel - 1) / 2);
     let (height, width) = ((output.h - 1) * stride + kernel, (output.w - 1) * stride + kernel);
     let band = padded_band(&problem.x, problem.input, (height, width), (-(padding as isize), -(padding as isize)));

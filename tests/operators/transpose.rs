@@ -16,7 +16,7 @@ pub(crate) fn data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32]
     match &problem.weights {
         Weights::Lean(stencil, weights) => {
             let kernel = kernels.fused(*stencil);
-            let spatial = square(*stencil, &weights.spatial);
+            let spatial = square(*stencil, 1, &weights.spatial);
             let packed = PackedWeights::lean_transposed(*stencil, problem.input.c, &spatial, &weights.pointwise);
             let Shape { h, w, c, .. } = problem.input;
             let layout = Gaps::default().layout(h, w, c);
@@ -34,7 +34,7 @@ pub(crate) fn data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32]
 /// Every phase writes the pixels of its rows and columns, spread by the stride.
 fn dense_data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge: Edge) -> Result<Vec<f32>, String> {
     let Weights::Dense(weights) = &problem.weights else { unreachable!("dense only") };
-    let (side, stride) = problem.geometry();
+    let (side, stride) = (problem.side(), problem.stride);
     let (input, output) = (problem.input, problem.output());
     let mut dx = GuardedBuffer::new(input.elements(), edge);
     for (phase_row, phase_column) in (0..stride).flat_map(|row| (0..stride).map(move |column| (row, column))) {

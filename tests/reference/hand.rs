@@ -11,7 +11,13 @@ use leanresnet::internals::reference::{
 
 /// N 10, W 20, E 30, S 40, centre 5, bias 100.
 fn cross() -> LeanWeights<f64> {
-    LeanWeights { taps: CROSS4.to_vec(), spatial: vec![10.0, 20.0, 30.0, 40.0], pointwise: vec![5.0], bias: vec![100.0] }
+    LeanWeights {
+        taps: CROSS4.to_vec(),
+        group_size: 1,
+        spatial: vec![10.0, 20.0, 30.0, 40.0],
+        pointwise: vec![5.0],
+        bias: vec![100.0],
+    }
 }
 
 const IMAGE: [f64; 4] = [1.0, 2.0, 3.0, 4.0];
@@ -46,14 +52,21 @@ fn lean_gradients_of_a_2x2_image() {
 fn lean_convolution_mixes_channels_in_one_pixel() {
     let mut spatial = vec![1e6; 18];
     spatial[8..10].copy_from_slice(&[7.0, 8.0]);
-    let weights = LeanWeights { taps: BOX9.to_vec(), spatial, pointwise: vec![1.0, 10.0, 100.0, 1000.0], bias: vec![0.0, 0.5] };
+    let weights = LeanWeights {
+        taps: BOX9.to_vec(),
+        group_size: 1,
+        spatial,
+        pointwise: vec![1.0, 10.0, 100.0, 1000.0],
+        bias: vec![0.0, 0.5],
+    };
     let y = lean_forward(&[2.0, 3.0], Shape::new(1, 1, 1, 2), &weights, &Epilogue::default());
     assert_eq!(y, [7.0 * 2.0 + 2.0 + 30.0, 0.5 + 8.0 * 3.0 + 200.0 + 3000.0]);
 }
 
 #[test]
 fn the_epilogue_sees_every_element_and_channel() {
-    let weights = LeanWeights { taps: vec![], spatial: vec![], pointwise: vec![1.0, 0.0, 0.0, 1.0], bias: vec![0.0, 0.0] };
+    let weights =
+        LeanWeights { taps: vec![], group_size: 1, spatial: vec![], pointwise: vec![1.0, 0.0, 0.0, 1.0], bias: vec![0.0, 0.0] };
     let residual = [0.0, 0.0, 1.0, -100.0];
     let epilogue = Epilogue { scale_shift: Some((&[2.0, 3.0], &[0.5, -0.5])), residual: Some(&residual), relu: true };
     let y = lean_forward(&IMAGE, Shape::new(1, 1, 2, 2), &weights, &epilogue);
@@ -155,8 +168,9 @@ fn relu_gradient_is_zero_where_the_output_is() {
 
 #[test]
 fn blocks_of_one_pixel() {
-    let weight =
-        |value: f64| Operator::Lean(LeanWeights { taps: vec![], spatial: vec![], pointwise: vec![value], bias: vec![1.0] });
+    let weight = |value: f64| {
+        Operator::Lean(LeanWeights { taps: vec![], group_size: 1, spatial: vec![], pointwise: vec![value], bias: vec![1.0] })
+    };
     let residual =
         Block { conv1: weight(2.0), norm1: None, conv2: Some(weight(-1.0)), norm2: None, scale: 0.5, relu_after_sum: false };
     let pixel = Shape::new(1, 1, 1, 1);

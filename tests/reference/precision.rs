@@ -11,7 +11,7 @@ use leanresnet::internals::reference::{
 };
 
 fn one_channel(taps: &[(i8, i8)], spatial: &[f32], pointwise: f32, bias: f32) -> LeanWeights<f32> {
-    LeanWeights { taps: taps.to_vec(), spatial: spatial.to_vec(), pointwise: vec![pointwise], bias: vec![bias] }
+    LeanWeights { taps: taps.to_vec(), group_size: 1, spatial: spatial.to_vec(), pointwise: vec![pointwise], bias: vec![bias] }
 }
 
 /// The pixel in the middle of a 3x3 image: N, W, C, E, S, then all channels of the pixel itself.
@@ -20,7 +20,7 @@ fn lean_sums_are_one_chain_of_fused_multiply_adds() {
     const C: usize = 16;
     let (x, shape) = (uniform(1, 9 * C), Shape::new(1, 3, 3, C));
     let (spatial, pointwise, bias) = (uniform(2, 5 * C), uniform(3, C * C), uniform(4, C));
-    let weights = LeanWeights { taps: CROSS5.to_vec(), spatial, pointwise, bias };
+    let weights = LeanWeights { taps: CROSS5.to_vec(), group_size: 1, spatial, pointwise, bias };
     let y = lean_forward(&x, shape, &weights, &Epilogue::default());
     for channel in 0..C {
         let mut sum = weights.bias[channel];
@@ -145,6 +145,7 @@ fn small_integers_are_exact_in_single_precision() -> Result<(), String> {
         let maximum = exact_maximum(9 + shape.c, 1000);
         let weights = LeanWeights {
             taps: BOX9.to_vec(),
+            group_size: 1,
             spatial: integers(1, 9 * shape.c, maximum),
             pointwise: integers(2, shape.c * shape.c, maximum),
             bias: integers(3, shape.c, 1000),
@@ -168,6 +169,7 @@ fn single_precision_keeps_the_bound_of_its_summation() -> Result<(), String> {
         for shape in kernel_shapes() {
             let weights = LeanWeights {
                 taps: CROSS5.to_vec(),
+                group_size: 1,
                 spatial: weights(1, 5 * shape.c),
                 pointwise: weights(2, shape.c * shape.c),
                 bias: weights(3, shape.c),

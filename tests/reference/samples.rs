@@ -32,6 +32,7 @@ pub(crate) fn reals(seed: u64, count: usize) -> Vec<f64> {
 pub(crate) fn lean(seed: u64, taps: &[Tap], channels: usize, fill: Fill) -> LeanWeights<f64> {
     LeanWeights {
         taps: taps.to_vec(),
+        group_size: 1,
         spatial: fill(seed, taps.len() * channels),
         pointwise: fill(seed + 1, channels * channels),
         bias: fill(seed + 2, channels),

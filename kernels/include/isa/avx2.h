@@ -11,7 +11,11 @@ typedef __m256d D; /* half as many lanes of f64 */
 /* gcc 12 spills and copies the accumulators of large tiles written with the intrinsic; one pinned instruction does not. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define FMA(acc, a, b) __asm__("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b))
+/* acc += a * the vector at p, which takes no register. */
+typedef float Unaligned __attribute__((vector_size(32), aligned(4), may_alias));
+#define FMA_LOAD(acc, a, p) __asm__("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "m"(*(const Unaligned *)(p)))
 #else
+#define FMA_LOAD(acc, a, p) FMA(acc, a, v_load(p))
 #define FMA(acc, a, b) ((acc) = _mm256_fmadd_ps(a, b, acc))
 #endif
 
@@ -23,6 +27,9 @@ static inline V v_zero(void) { return _mm256_setzero_ps(); }
 static inline V v_set1(float x) { return _mm256_set1_ps(x); }
 static inline V v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline V v_load_masked(const float *p, M m) { return _mm256_maskload_ps(p, m); }
+typedef __m256i P; /* an order of lanes */
+static inline P v_exchange(uint64_t r) { return _mm256_xor_si256(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((int)r)); } /* lane i takes lane i xor r */
+static inline V v_permute(V x, P order) { return _mm256_permutevar8x32_ps(x, order); }
 static inline void v_store(float *p, V x) { _mm256_storeu_ps(p, x); }
 static inline void v_store_masked(float *p, V x, M m) { _mm256_maskstore_ps(p, m, x); }
 static inline V v_add(V a, V b) { return _mm256_add_ps(a, b); }

@@ -11,7 +11,11 @@ typedef __m512d D; /* half as many lanes of f64 */
 /* gcc 12 spills and copies the accumulators of large tiles written with the intrinsic; one pinned instruction does not. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define FMA(acc, a, b) __asm__("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b))
+/* acc += a * the vector at p, which takes no register. */
+typedef float Unaligned __attribute__((vector_size(64), aligned(4), may_alias));
+#define FMA_LOAD(acc, a, p) __asm__("vfmadd231ps %2, %1, %0" : "+v"(acc) : "v"(a), "m"(*(const Unaligned *)(p)))
 #else
+#define FMA_LOAD(acc, a, p) FMA(acc, a, v_load(p))
 #define FMA(acc, a, b) ((acc) = _mm512_fmadd_ps(a, b, acc))
 #endif
 
@@ -21,6 +25,12 @@ static inline V v_zero(void) { return _mm512_setzero_ps(); }
 static inline V v_set1(float x) { return _mm512_set1_ps(x); }
 static inline V v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline V v_load_masked(const float *p, M m) { return _mm512_maskz_loadu_ps(m, p); }
+typedef __m512i P; /* an order of lanes */
+static inline P v_exchange(uint64_t r) { /* lane i takes lane i xor r */
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return _mm512_xor_si512(lanes, _mm512_set1_epi32((int)r));
+}
+static inline V v_permute(V x, P order) { return _mm512_permutexvar_ps(order, x); }
 static inline void v_store(float *p, V x) { _mm512_storeu_ps(p, x); }
 static inline void v_store_masked(float *p, V x, M m) { _mm512_mask_storeu_ps(p, m, x); }
 static inline V v_add(V a, V b) { return _mm512_add_ps(a, b); }

@@ -9,6 +9,7 @@ typedef uint64_t M;    /* number of valid lanes */
 typedef float64x2_t D; /* half as many lanes of f64 */
 
 #define FMA(acc, a, b) ((acc) = vfmaq_f32(acc, a, b))
+#define FMA_LOAD(acc, a, p) FMA(acc, a, v_load(p))
 /* acc += w * x4[lane]: multiplying by a lane saves a broadcast. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define FMA_LANE(acc, w, x4, lane) __asm__("fmla %0.4s, %1.4s, %2.s[" #lane "]" : "+w"(acc) : "w"(w), "w"(x4))
@@ -29,6 +30,12 @@ static inline V v_load_masked(const float *p, M m) {
   if (m > 2) x = vld1q_lane_f32(p + 2, x, 2);
   return x;
 }
+typedef uint8x16_t P; /* an order of lanes */
+static inline P v_exchange(uint64_t r) { /* lane i takes lane i xor r */
+  const uint8x16_t bytes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return veorq_u8(bytes, vdupq_n_u8((uint8_t)(4 * r)));
+}
+static inline V v_permute(V x, P order) { return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(x), order)); }
 static inline void v_store(float *p, V x) { vst1q_f32(p, x); }
 static inline void v_store_masked(float *p, V x, M m) {
   if (m > 3) {

@@ -13,6 +13,9 @@ use crate::stopwatch::Work;
 /// Side of the dense convolution that lean ones are compared with.
 const DENSE_SIDE: usize = 3;
 
+/// Values of a cache line.
+const LINE: usize = 16;
+
 /// What a layer computes, and how.
 #[derive(Clone, Copy)]
 enum Layer {
@@ -83,9 +86,11 @@ impl Layer {
     fn cell(self, subject: Subject, [height, width, channels]: [usize; 3], (pool, isa): (&Pool, Isa)) -> Result<Cell, Failure> {
         let shape = [subject.batch, height, width, channels];
         let flops = 2 * (shape.iter().product::<usize>() * self.macs(channels)) as u64;
-        let input: Vec<f32> = (0..shape.iter().product()).map(|index: usize| (index % 17) as f32 / 8.0 - 1.0).collect();
-        let mut middle = if let Layer::Separable(_) = self { vec![0.0; input.len()] } else { Vec::new() };
-        let mut output = vec![0.0; input.len()];
+        let values = shape.iter().product();
+        let mut input = Tensor::zeros(values);
+        input.values_mut().iter_mut().enumerate().for_each(|(index, value)| *value = (index % 17) as f32 / 8.0 - 1.0);
+        let mut middle = Tensor::zeros(if let Layer::Separable(_) = self { values } else { 0 });
+        let mut output = Tensor::zeros(values);
         let mut first = match self {
             Layer::Lean(_, Variant::Fused) | Layer::Dense => None,
             Layer::Lean(stencil, Variant::Unfused) => Some(Pass::stencil(channels, stencil, true, (pool, isa))?),
@@ -99,16 +104,39 @@ impl Layer {
         let kernel = Some(last.plan.kernel_name().to_owned());
         let run = move || match (self, &mut first) {
             (Layer::Separable(_), Some(first)) => {
-                first.run(&input, shape, &mut middle)?;
-                last.run(&middle, shape, &mut output)
+                first.run(input.values(), shape, middle.values_mut())?;
+                last.run(middle.values(), shape, output.values_mut())
             }
             (_, Some(first)) => {
-                first.run(&input, shape, &mut output)?;
-                last.run(&input, shape, &mut output)
+                first.run(input.values(), shape, output.values_mut())?;
+                last.run(input.values(), shape, output.values_mut())
             }
-            (_, None) => last.run(&input, shape, &mut output),
+            (_, None) => last.run(input.values(), shape, output.values_mut()),
         };
         Ok(Cell { subject, kernel, isa, work: Work { images: shape[0], flops, run: Box::new(run) } })
+    }
+}
+
+/// Values from the start of a cache line on, as they lie in sessions: a vector of 64 bytes from elsewhere takes two lines.
+struct Tensor {
+    memory: Vec<f32>,
+    first: usize,
+    values: usize,
+}
+
+impl Tensor {
+    fn zeros(values: usize) -> Self {
+        let memory = vec![0.0; values + LINE];
+        let first = (LINE - memory.as_ptr() as usize / size_of::<f32>() % LINE) % LINE;
+        Tensor { memory, first, values }
+    }
+
+    fn values(&self) -> &[f32] {
+        &self.memory[self.first..][..self.values]
+    }
+
+    fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.first..][..self.values]
     }
 }
 
