@@ -187,10 +187,6 @@ fn choices_of_later_versions_parse_and_are_refused_by_name() {
              the first, got `row3` and `col3`",
         ),
         (
-            "[network.block]\ngroup_size = 4",
-            "network.block.group_size (stage 0): not supported yet; expected one of the supported: 1, got `4`",
-        ),
-        (
             "[network.block]\nnorm = \"tv\"",
             "network.block.norm (stage 0): not supported yet; expected one of the supported: batch, got `tv`",
         ),
@@ -209,6 +205,10 @@ fn choices_of_later_versions_parse_and_are_refused_by_name() {
     ] {
         assert_eq!(message(&format!("[network]\n{STAGE}{text}")), expected);
     }
+    assert_eq!(
+        message("[network]\nstages = [{ width = 64, blocks = 1, group_size = 64 }]"),
+        "network.block.group_size (stage 0): not supported yet; expected one of the supported: 1, 2, 4, 8, 16, 32, got `64`"
+    );
     assert!(Network::from_toml(&format!("[network]\n{STAGE}[network.block]\noperator = \"dense\"\nstencil = \"box25\"")).is_ok());
 }
 

@@ -14,8 +14,38 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 #[derive(Default)]
 #[repr(align(128))]
 pub(super) struct Counters {
+    /// Bits of the tasks that somebody has, or their number where a phase has more tasks than bits.
     claimed: AtomicUsize,
     done: AtomicUsize,
+}
+
+/// One of the threads that walk, counted from 0, and how many there can be.
+#[derive(Clone, Copy)]
+pub(super) struct Walker {
+    pub(super) index: usize,
+    pub(super) threads: usize,
+}
+
+impl Counters {
+    /// A task of the phase that nobody has yet. A thread begins with the same part of every phase's tasks, because what it wrote in the
+    /// phase before is in its own core's cache, and goes on with what others have left.
+    fn claim(&self, tasks: usize, walker: Walker) -> Option<usize> {
+        if tasks > usize::BITS as usize {
+            return Some(self.claimed.fetch_add(1, Ordering::Relaxed)).filter(|&task| task < tasks);
+        }
+        let all = usize::MAX.checked_shr(usize::BITS - tasks as u32).unwrap_or(0);
+        let own = usize::MAX << (walker.index * tasks / walker.threads).min(tasks.saturating_sub(1));
+        loop {
+            let free = all & !self.claimed.load(Ordering::Relaxed);
+            if free == 0 {
+                return None;
+            }
+            let task = if free & own == 0 { free } else { free & own }.trailing_zeros();
+            if self.claimed.fetch_or(1 << task, Ordering::Relaxed) >> task & 1 == 0 {
+                return Some(task as usize);
+            }
+        }
+    }
 }
 
 /// The counters of all phases, and whether a task failed. Kept between runs, so that a run allocates nothing.
@@ -37,12 +67,11 @@ impl Phases {
 
     /// One thread's way through all phases. `tasks`: how many a phase has. `run`: does a task of a phase; false if it failed, which
     /// poisons the run.
-    pub(super) fn walk(&self, tasks: impl Fn(usize) -> usize, run: impl Fn(usize, usize) -> bool) {
+    pub(super) fn walk(&self, walker: Walker, tasks: impl Fn(usize) -> usize, run: impl Fn(usize, usize) -> bool) {
         for (phase, counters) in self.counters[..self.count].iter().enumerate() {
             let tasks = tasks(phase);
-            loop {
-                let task = counters.claimed.fetch_add(1, Ordering::Relaxed);
-                if task >= tasks || self.poisoned.load(Ordering::Relaxed) {
+            while let Some(task) = counters.claim(tasks, walker) {
+                if self.poisoned.load(Ordering::Relaxed) {
                     break;
                 }
                 if !run(phase, task) {
@@ -72,7 +101,7 @@ impl Phases {
 
 /// Waiting a little, again and again.
 #[derive(Default)]
-struct Pause {
+pub(super) struct Pause {
     #[cfg(not(all(test, loom)))]
     started: Option<std::time::Instant>,
 }
@@ -82,7 +111,12 @@ impl Pause {
     /// How long a thread spins before it starts to yield.
     const SPIN: std::time::Duration = std::time::Duration::from_micros(20);
 
-    fn once(&mut self) {
+    /// Whether the thread still spins.
+    pub(super) fn is_short(&self) -> bool {
+        self.started.is_none_or(|started| started.elapsed() < Self::SPIN)
+    }
+
+    pub(super) fn once(&mut self) {
         if self.started.get_or_insert_with(std::time::Instant::now).elapsed() < Self::SPIN {
             std::hint::spin_loop();
         } else {
@@ -94,8 +128,30 @@ impl Pause {
 #[cfg(all(test, loom))]
 impl Pause {
     #[expect(clippy::unused_self, reason = "the shape of the real one")]
-    fn once(&mut self) {
+    pub(super) fn once(&mut self) {
         loom::thread::yield_now();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_begin_with_their_own_tasks_and_leave_none() {
+        for (tasks, threads, expected) in [(0, 1, vec![]), (1, 2, vec![0]), (2, 2, vec![1, 0]), (5, 2, vec![2, 3, 4, 0, 1])] {
+            let counters = Counters::default();
+            let walker = Walker { index: threads - 1, threads };
+            let claimed: Vec<usize> = std::iter::from_fn(|| counters.claim(tasks, walker)).collect();
+            assert_eq!(claimed, expected, "{tasks} tasks");
+        }
+        for tasks in [63, 64, 65, 200] {
+            let counters = Counters::default();
+            let walkers = (0..3).cycle().map(|index| Walker { index, threads: 3 });
+            let mut claimed: Vec<usize> = walkers.map_while(|walker| counters.claim(tasks, walker)).collect();
+            claimed.sort_unstable();
+            assert_eq!(claimed, (0..tasks).collect::<Vec<_>>());
+        }
     }
 }
 
@@ -119,7 +175,7 @@ mod model {
     type Failing = Option<(usize, usize)>;
 
     /// One walk. Every task of the second phase adds up what it sees of the first one, by loads that promise nothing themselves.
-    fn walk(shared: &Shared, failing: Failing) {
+    fn walk(shared: &Shared, index: usize, failing: Failing) {
         let run = |phase, task| {
             if failing == Some((phase, task)) {
                 return false;
@@ -131,7 +187,7 @@ mod model {
             shared.done[phase][task].fetch_add(1, Ordering::Relaxed);
             true
         };
-        shared.phases.walk(|_| TASKS, run);
+        shared.phases.walk(Walker { index, threads: 2 }, |_| TASKS, run);
     }
 
     /// Walks on a second thread beside the caller, in every order that the memory model allows; `then` looks at what is left. Two
@@ -143,9 +199,9 @@ mod model {
             let shared = Arc::new(Shared { phases, done: Default::default(), seen: AtomicUsize::new(0) });
             let helper = thread::spawn({
                 let shared = shared.clone();
-                move || walk(&shared, failing)
+                move || walk(&shared, 1, failing)
             });
-            walk(&shared, failing);
+            walk(&shared, 0, failing);
             helper.join().unwrap();
             let done = shared.done.each_ref().map(|phase| phase.each_ref().map(|task| task.load(Ordering::Relaxed)));
             then(&done, shared.seen.load(Ordering::Relaxed));

@@ -70,6 +70,26 @@ impl Pool {
         }
     }
 
+    /// Calls `here` on this thread, and `helpers` on a thread of the pool if one is free before `here` ends, or after that. A thread of
+    /// another rayon pool goes into this one and waits there, since its own pool's work may have to go on meanwhile.
+    pub(crate) fn join(&self, here: impl FnOnce() + Send, helpers: impl FnOnce() + Send) {
+        let outside = match &self.0 {
+            _ if rayon::current_thread_index().is_some() => None,
+            Kind::Own(pool) => Some(&**pool),
+            Kind::Shared => shared(),
+            Kind::Inline => None,
+        };
+        match outside {
+            Some(pool) => pool.in_place_scope(|scope| {
+                scope.spawn(|_| helpers());
+                here();
+            }),
+            None => self.enter(|| {
+                rayon::join(here, helpers);
+            }),
+        }
+    }
+
     /// Calls `run` for every item, on all threads; for one thread in order, on the caller's. Stops at an error.
     pub(crate) fn try_for_each<I, T>(&self, items: I, run: impl Fn(T) -> Result<()> + Send + Sync) -> Result<()>
     where

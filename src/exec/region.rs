@@ -2,7 +2,8 @@
 //!
 //! Every thread walks through the same list of phases. In each it claims tasks from a counter until none is left, then waits
 //! until the claimed ones are done. The caller can finish all work alone: a thread that never arrives has claimed nothing, so
-//! nobody waits for it. A thread that is inside a task, or inside an offer that somebody's `join` waits for, does not help: while
+//! nobody waits for it. A caller outside of the pool works as one of its threads, and at most one thread less helps it. A thread that
+//! is inside a task, or inside an offer that somebody's `join` waits for, does not help: while
 //! rayon waits, it may hand the thread another region's offer, and there the thread could wait for work that cannot go on before
 //! what lies below on its own stack. So waits only go from a region to those nested in its tasks, and nested use inside one pool
 //! cannot deadlock.
@@ -15,7 +16,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
-use crate::exec::phases::Phases;
+use crate::exec::phases::{Pause, Phases, Walker};
 use crate::exec::pool::Pool;
 
 /// Work in phases; all tasks of a phase are done before the next one begins.
@@ -38,7 +39,10 @@ pub(crate) struct Region {
 struct Run<'a> {
     program: &'a dyn Program,
     phases: &'a Phases,
+    /// Threads that work, and how many others came to help the first one, and are through all phases.
+    threads: usize,
     arrived: AtomicUsize,
+    left: AtomicUsize,
     panic: Mutex<Option<String>>,
 }
 
@@ -49,12 +53,14 @@ impl Region {
     /// [`Error::Panicked`] if a task panicked; the other threads have left the region then.
     pub(crate) fn run(&mut self, pool: &Pool, program: &dyn Program) -> Result<()> {
         self.phases.reset(program.phases());
-        let run = Run { program, phases: &self.phases, arrived: AtomicUsize::new(0), panic: Mutex::new(None) };
         let threads = pool.threads();
-        if threads == 1 {
-            run.work();
+        let (arrived, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let run = Run { program, phases: &self.phases, threads, arrived, left, panic: Mutex::new(None) };
+        if threads == 1 || (INSIDE.get() > 0 && rayon::current_thread_index().is_none()) {
+            // In a task that a caller outside of the pool does, all of the pool's threads may be waiting for that task.
+            run.work(0);
         } else {
-            pool.enter(|| fork(&run, threads));
+            pool.join(|| run.lead(), || offer(&run, threads - 1));
         }
         match run.panic.into_inner() {
             Ok(None) => Ok(()),
@@ -82,11 +88,6 @@ fn inside<R>(run: impl FnOnce() -> R) -> R {
     run()
 }
 
-/// Works on a run, and offers it to `threads - 1` other threads.
-fn fork(run: &Run<'_>, threads: usize) {
-    rayon::join(|| run.work(), || offer(run, threads - 1));
-}
-
 /// Offers a run to `threads` threads that are free. What nobody takes comes back to a thread that has done its part already.
 fn offer(run: &Run<'_>, threads: usize) {
     if INSIDE.get() > 0 {
@@ -94,22 +95,36 @@ fn offer(run: &Run<'_>, threads: usize) {
     }
     inside(|| {
         if threads == 1 {
-            run.work();
+            run.help();
         } else {
-            rayon::join(|| run.work(), || offer(run, threads - 1));
+            rayon::join(|| run.help(), || offer(run, threads - 1));
         }
     });
 }
 
 impl Run<'_> {
+    /// The first thread's way. At its end it waits for the others a little, because rayon would let it sleep at once.
+    fn lead(&self) {
+        self.work(0);
+        let mut pause = Pause::default();
+        while self.left.load(Ordering::Acquire) < self.arrived.load(Ordering::Relaxed) && pause.is_short() {
+            pause.once();
+        }
+    }
+
+    /// Another thread's way.
+    fn help(&self) {
+        self.work(1 + self.arrived.fetch_add(1, Ordering::Relaxed));
+        self.left.fetch_add(1, Ordering::Release);
+    }
+
     /// One thread's way through all phases.
-    fn work(&self) {
-        let worker = self.arrived.fetch_add(1, Ordering::Relaxed);
+    fn work(&self, worker: usize) {
         let run = |phase, task| {
             let result = catch_unwind(AssertUnwindSafe(|| inside(|| self.program.run(phase, task, worker))));
             result.map_err(|panic| self.note(panic.as_ref())).is_ok()
         };
-        self.phases.walk(|phase| self.program.tasks(phase), run);
+        self.phases.walk(Walker { index: worker, threads: self.threads }, |phase| self.program.tasks(phase), run);
     }
 
     /// Keeps the message of the first panic.

@@ -5,6 +5,7 @@ use crate::conv::pack::PackedWeights;
 use crate::error::Result;
 use crate::net::architecture::{Block, BlockForm, Norm, Operator};
 use crate::net::model::Model;
+use crate::stencil::Stencil;
 
 /// What happens to each output channel of a convolution: times `scale`, plus `shift`.
 struct ChannelMap {
@@ -91,14 +92,27 @@ fn convolution(model: &Model, name: &str, block: &Block, index: usize, map: &Cha
     }
     let spatial = map.weights(values(model, &format!("{name}.spatial.weight")));
     let pointwise = map.weights(values(model, &format!("{name}.pointwise.weight")));
-    PackedWeights::lean_grouped(
-        block.stencils[index],
-        width,
-        block.group_size,
-        &spatial,
-        &pointwise,
-        &map.bias(values(model, &format!("{name}.pointwise.bias"))),
-    )
+    let bias = map.bias(values(model, &format!("{name}.pointwise.bias")));
+    lean(block.stencils[index], width, block.group_size, &spatial, pointwise, &bias)
+}
+
+/// Packs a lean convolution. The centre of a `cross5` is a part of the diagonal of the matrix (of its blocks, for groups): one tap less.
+fn lean(
+    stencil: Stencil,
+    width: usize,
+    group_size: usize,
+    spatial: &[f32],
+    mut pointwise: Vec<f32>,
+    bias: &[f32],
+) -> Result<PackedWeights> {
+    if stencil != Stencil::Cross5 {
+        return PackedWeights::lean_grouped(stencil, width, group_size, spatial, &pointwise, bias);
+    }
+    for (at, square) in spatial.chunks_exact(stencil.side() * stencil.side()).enumerate() {
+        let (output, member) = (at / group_size, at % group_size);
+        pointwise[output * width + output / group_size * group_size + member] += square[square.len() / 2];
+    }
+    PackedWeights::lean_grouped(Stencil::Cross4, width, group_size, spatial, &pointwise, bias)
 }
 
 /// The transpose of a convolution: it has no bias of its own.
@@ -113,8 +127,7 @@ fn transposed(model: &Model, name: &str, block: &Block, map: &ChannelMap, width:
     let groups = values(model, &format!("{name}.spatial.weight")).chunks_exact(block.group_size * block.group_size * area);
     let spatial: Vec<f32> = groups.flat_map(|group| transpose(group, block.group_size, area)).collect();
     let pointwise = transpose(values(model, &format!("{name}.pointwise.weight")), width, 1);
-    let (spatial, pointwise) = (map.weights(&spatial), map.weights(&pointwise));
-    PackedWeights::lean_grouped(stencil, width, block.group_size, &spatial, &pointwise, &map.bias(&[]))
+    lean(stencil, width, block.group_size, &map.weights(&spatial), map.weights(&pointwise), &map.bias(&[]))
 }
 
 /// [outputs, inputs, kernel] with outputs and inputs exchanged and the kernel turned by 180 degrees.

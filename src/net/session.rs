@@ -133,8 +133,9 @@ impl Session {
 
     /// Runs the network on a batch of any size.
     ///
-    /// The same image gives the same bits at any position of any batch, on any number of threads. After the first run with a
-    /// batch of some size, runs of up to that size allocate nothing.
+    /// The same image gives the same bits at any position of any batch, on any number of threads. The calling thread works too. After
+    /// the first run with a batch of some size, runs of up to that size allocate nothing, but for the record of a task, a few words,
+    /// that rayon takes to ask the other threads of a pool for help.
     ///
     /// # Errors
     /// [`Error::Shape`] if the images are not of the network's size; [`Error::Panicked`] after a defect of this library.

@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 
+use crate::conv::pack::GROUP_SIZES;
 use crate::error::{Error, Result};
 use crate::net::architecture::{Block, BlockForm, ConnectionForm, Norm, Operator, Stage, StemPool};
 use crate::net::layers::forward_layers;
@@ -122,7 +123,7 @@ fn block(stage: usize, block: &Block, width: usize) -> Result<()> {
     one_of(&key("norms"), &block.norms, &[0, 1, 2])?;
     number(&key("scale"), block.scale, "that is finite", |_| true)?;
     supported(&key("operator"), block.operator, &[Operator::Lean, Operator::Dense])?;
-    supported(&key("group_size"), block.group_size, &[1])?;
+    supported(&key("group_size"), block.group_size, &GROUP_SIZES)?;
     supported(&key("norm"), block.norm, &[Norm::Batch])?;
     if block.operator.has_stencil() {
         let [first, second] = block.stencils;

@@ -27,18 +27,19 @@ impl<T: Real> LeanWeights<T> {
         self.bias.len()
     }
 
-    /// The weights of the adjoint: the 1x1 matrix transposed, the stencil turned by 180 degrees, no bias.
+    /// The weights of the adjoint: the 1x1 matrix transposed (and those of groups), the stencil turned by 180 degrees, no bias.
     ///
     /// The taps keep their order; each takes the weight of its opposite, so the stencil must contain every tap's opposite.
     #[must_use]
     pub fn transposed(&self) -> Self {
         let c = self.channels();
-        assert_eq!(self.group_size, 1, "the adjoint of depth-wise stencils");
+        let group = self.group_size;
         let mut adjoint = self.map(|_| T::ZERO);
         for (tap, &(dy, dx)) in self.taps.iter().enumerate() {
             let opposite = self.taps.iter().position(|&t| t == (-dy, -dx)).expect("the stencil is point-symmetric");
-            for channel in 0..c {
-                adjoint.spatial[tap * c + channel] = self.spatial[opposite * c + channel];
+            for (channel, member) in (0..c).flat_map(|channel| (0..group).map(move |member| (channel, member))) {
+                let (input, place) = (channel - channel % group + member, channel % group);
+                adjoint.spatial[(tap * group + member) * c + channel] = self.spatial[(opposite * group + place) * c + input];
             }
         }
         for i in 0..c {

@@ -8,7 +8,7 @@ use leanresnet::{Isa, Model, Pool};
 
 use crate::bits::has_fused_multiply_add;
 use crate::common::tolerance::widened;
-use crate::networks::{Case, cases};
+use crate::networks::{Case, cases, groups};
 use crate::oracle::{Mode, Oracle, Tensors, batch_shape};
 
 /// Unit roundoff of f32.
@@ -99,4 +99,13 @@ fn gradients_are_those_of_the_oracle() {
         }
     }
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn groups_of_channels_are_refused() {
+    for case in groups() {
+        let executor = NetworkExecutor::new(&case.network, &TrainConfig::default(), Pool::inline(), Isa::Portable);
+        let message = executor.map(|_| ()).unwrap_err().to_string();
+        assert!(message.starts_with("network.block.group_size: not supported yet in training; expected 1, got "), "{message}");
+    }
 }

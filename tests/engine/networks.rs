@@ -187,6 +187,26 @@ fn extremes() -> Vec<Case> {
     ]
 }
 
+/// Blocks whose taps read groups of channels: inference has them, training not yet.
+#[allow(dead_code, reason = "some tests only train")]
+pub(crate) fn groups() -> Vec<Case> {
+    let grouped = |size| Block::default().with_group_size(size);
+    let symmetric = |size| grouped(size).with_form(BlockForm::Symmetric);
+    let table = [
+        ("groups of 2, cross5", grouped(2)),
+        ("groups of 4, cross4, 2 norms", grouped(4).with_stencil(Stencil::Cross4).with_norms(2)),
+        ("groups of 8, cross5, bias, relu", grouped(8).with_bias(true).with_relu_after_sum(true)),
+        ("groups of 16, row3 and box25", grouped(16).with_stencils([Stencil::Row3, Stencil::Box25])),
+        ("groups of 32, box9", grouped(32).with_stencil(Stencil::Box9)),
+        ("groups of 4, symmetric, cross5", symmetric(4)),
+        ("groups of 16, symmetric, box9, scale 0.5", symmetric(16).with_stencil(Stencil::Box9).with_scale(0.5)),
+    ];
+    table
+        .into_iter()
+        .map(|(name, block)| case(name, network([3, 9, 7], Stem::default(), &block, Connection::default(), &[32, 96])))
+        .collect()
+}
+
 /// All cases.
 pub(crate) fn cases() -> Vec<Case> {
     [blocks(), dense_blocks(), stems(), connections(), extremes()].into_iter().flatten().collect()

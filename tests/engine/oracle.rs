@@ -126,8 +126,11 @@ impl<'a, T: Real> Oracle<'a, T> {
             let spatial = self.tensor(&format!("{name}.spatial.weight"));
             Operator::Lean(LeanWeights {
                 taps: stencil.taps().to_vec(),
-                group_size: 1,
-                spatial: stored_positions(stencil, width).into_iter().map(|position| spatial[position]).collect(),
+                group_size: block.group_size,
+                spatial: stored_positions(stencil, width, block.group_size)
+                    .into_iter()
+                    .map(|position| spatial[position])
+                    .collect(),
                 pointwise: self.tensor(&format!("{name}.pointwise.weight")),
                 bias: self.bias(&format!("{name}.pointwise.bias"), width),
             })
@@ -188,7 +191,7 @@ impl<'a, T: Real> Oracle<'a, T> {
         let stage = &self.model.network().stages()[stage];
         let stencil = stage.block.stencils[usize::from(name.contains(".conv2."))];
         let mut stored = vec![0.0; stage.width * stencil.side() * stencil.side()];
-        for (value, position) in values.iter().zip(stored_positions(stencil, stage.width)) {
+        for (value, position) in values.iter().zip(stored_positions(stencil, stage.width, 1)) {
             stored[position] = *value;
         }
         stored
@@ -226,12 +229,17 @@ impl<'a, T: Real> Oracle<'a, T> {
     }
 }
 
-/// For every tap and channel, the position of its weight in `[channels, 1, side, side]`.
-fn stored_positions(stencil: Stencil, channels: usize) -> Vec<usize> {
+/// For every tap, channel of the group and output channel, the position of its weight in `[channels, group, side, side]`.
+fn stored_positions(stencil: Stencil, channels: usize, group: usize) -> Vec<usize> {
     let (side, radius) = (stencil.side(), stencil.radius());
-    let inside =
-        |&(dy, dx): &(i8, i8)| (radius as isize + dy as isize) as usize * side + (radius as isize + dx as isize) as usize;
-    stencil.taps().iter().flat_map(|tap| (0..channels).map(move |channel| channel * side * side + inside(tap))).collect()
+    let mut positions = Vec::new();
+    for &(dy, dx) in stencil.taps() {
+        let inside = (radius as isize + dy as isize) as usize * side + (radius as isize + dx as isize) as usize;
+        for member in 0..group {
+            positions.extend((0..channels).map(|channel| (channel * group + member) * side * side + inside));
+        }
+    }
+    positions
 }
 
 /// The shape of a batch, channels last.

@@ -54,6 +54,9 @@ impl NetworkExecutor {
         let OptimizerConfig::Sgd { momentum, nesterov, weight_decay } = config.optimizer else {
             return Err(Error::invalid("train.optimizer.name", "sgd", "adamw"));
         };
+        if let Some(stage) = network.stages().iter().find(|stage| stage.block.group_size != 1) {
+            return Err(Error::invalid("network.block.group_size: not supported yet in training", "1", stage.block.group_size));
+        }
         let kernels = Kernels::of(isa)?;
         let graph = Graph::new(network, CHUNKS, kernels)?;
         let optimizer = MomentumStep {
