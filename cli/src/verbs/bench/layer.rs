@@ -108,7 +108,7 @@ impl Layer {
             }
             (_, None) => last.run(&input, shape, &mut output),
         };
-        Ok(Cell { subject, kernel, isa, work: Work { images: shape[0], flops, run: Box::new(run) } })
+        Ok(Cell { subject, kernel, isa, work: Work { images: shape[0], flops, run: Box::new(run) }, layers: None })
     }
 }
 
