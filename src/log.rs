@@ -48,7 +48,7 @@ fn parse(list: &str) -> (Words, Vec<&str>) {
 /// Writes lines to stderr, each after the library's name, and all at once so that those of other threads stay outside. A closed
 /// stderr is nobody's failure.
 pub(crate) fn write(text: &str) {
-    let lines: String = text.lines().map(|line| format!("leanresnet: {line}\n")).collect();
+    let lines = format!("leanresnet: {}\n", text.trim_end().replace('\n', "\nleanresnet: "));
     let _ = std::io::stderr().lock().write_all(lines.as_bytes());
 }
 

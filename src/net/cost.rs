@@ -64,7 +64,7 @@ struct Part<'a> {
 }
 
 /// Where the values of an image lie.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Place {
     Tensor(TensorId),
     /// The caller's images, of so many values.
@@ -127,11 +127,10 @@ impl Part<'_> {
         let group = plan.group(stage, cut.images, cut.threads);
         let activations = |place: Place| {
             let images = match place {
-                Place::Caller(_) => share,
                 Place::Worker(_) => 1,
                 Place::Tensor(tensor) if !plan.tensors[tensor].between_stages => 1,
                 Place::Tensor(tensor) if writes(plan, stage, tensor) => group,
-                Place::Tensor(_) => share,
+                Place::Tensor(_) | Place::Caller(_) => share,
             };
             images * place.bytes(plan)
         };
