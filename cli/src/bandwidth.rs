@@ -31,15 +31,15 @@ impl Level {
     }
 }
 
-/// Bytes of the first and second level, which each core has, and of the third one, which cores share, where the system does not tell.
+/// Bytes of a core's first and second level and of the third one, which cores share, where the system does not tell.
 const USUAL_SIZES: [usize; 3] = [32 << 10, 1 << 20, 32 << 20];
 
 /// Bytes that all threads together copy between to measure memory: far more than most caches hold.
 const MEMORY_BYTES: usize = 512 << 20;
 
-/// Measurements of a level, of which the best counts, and the least time of each.
-const TRIES: usize = 3;
-const TRY_TIME: Duration = Duration::from_millis(10);
+/// Measurements of a level, of which the best counts, and the least time of each, so short that some meet no other process.
+const TRIES: usize = 10;
+const TRY_TIME: Duration = Duration::from_millis(3);
 
 /// Bandwidths of this machine's levels, each measured when it is first asked for.
 pub struct Bandwidths {

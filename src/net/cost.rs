@@ -1,7 +1,7 @@
 //! What the layers of a plan cost: multiply-adds, bytes, and how much memory is in use around them.
 #![forbid(unsafe_code)]
 
-use crate::conv::pack::PackedWeights;
+use crate::conv::pack::{PANEL, PackedWeights, panels};
 use crate::exec::segment::Convolution;
 use crate::net::plan::{Op, Plan, Step, TensorId};
 
@@ -106,8 +106,9 @@ impl Part<'_> {
 
     fn macs(&self) -> u64 {
         self.convolution.map_or(0, |(conv, weights)| {
-            let taps = weights.stencil().map_or(0, |stencil| stencil.taps().len());
-            let products = weights.rows * weights.row_length + taps;
+            // A packed stencil has one row per product of an output channel, over the padded channels.
+            let spatial = weights.stencil.len() / (PANEL * panels(weights.channels));
+            let products = weights.rows * weights.row_length + spatial;
             conv.output.pixels() as u64 * conv.output.channels as u64 * products as u64
         })
     }
