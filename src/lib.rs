@@ -19,6 +19,7 @@ mod io;
 pub mod isa;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod kernel;
+mod log;
 mod named_enum;
 pub mod net;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]

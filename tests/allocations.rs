@@ -113,8 +113,9 @@ fn an_inline_session_allocates_at_its_first_run_only() {
     let _alone = alone();
     for case in cases() {
         let pixels = case.images(7);
-        for max_batch in [1, 3, 64] {
-            let mut session = session(&case, Pool::inline(), max_batch);
+        for (max_batch, timing) in [(1, false), (3, true), (64, false)] {
+            let builder = Session::builder(&case.model()).pool(Pool::inline()).max_batch(max_batch).timing(timing);
+            let mut session = builder.build().unwrap();
             session.run(images(&case, &pixels, 7)).unwrap();
             let (here, _) = allocations(|| {
                 for count in [7, 1, 3, 7] {

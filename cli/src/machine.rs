@@ -1,12 +1,8 @@
-//! What the operating system says about the machine, and a measurement of its memory.
+//! What the operating system says about the machine.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
-
-/// Bytes of each of the two arrays that are copied to measure the bandwidth: far more than any cache holds.
-const COPIED_BYTES: usize = 256 << 20;
 
 /// The processor's name; its architecture where the system does not tell.
 pub fn processor() -> String {
@@ -46,20 +42,6 @@ fn size(text: &str) -> Option<u64> {
         _ => return None,
     };
     digits.parse::<u64>().ok()?.checked_shl(shift)
-}
-
-/// Bytes read plus bytes written per second, in units of 1e9, when one thread copies a large array: the best of three.
-pub fn bandwidth_gbs() -> f64 {
-    let source = vec![1_u8; COPIED_BYTES];
-    let mut target = vec![0_u8; COPIED_BYTES];
-    let seconds = (0..3).map(|_| {
-        let start = Instant::now();
-        target.copy_from_slice(std::hint::black_box(&source));
-        std::hint::black_box(&mut target);
-        start.elapsed().as_secs_f64()
-    });
-    let best = seconds.fold(f64::INFINITY, f64::min);
-    2.0 * COPIED_BYTES as f64 / best / 1e9
 }
 
 #[cfg(test)]

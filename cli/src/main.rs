@@ -5,6 +5,7 @@
 
 mod answer;
 mod arguments;
+mod bandwidth;
 mod configuration;
 mod context;
 mod curves;

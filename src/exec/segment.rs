@@ -90,18 +90,21 @@ impl InPlaceBlock {
         (self.band() + self.lag() + self.second.kernel.radius()).min(self.first.output.height)
     }
 
-    /// Runs the block on one image `y` in place. `ring`: [`InPlaceBlock::ring_elements`] of scratch memory.
-    pub(crate) fn run(&self, weights: &[PackedWeights; 2], y: &mut [f32], ring: &mut [f32]) {
+    /// Runs the block on one image `y` in place. `ring`: [`InPlaceBlock::ring_elements`] of scratch memory. `done`: called after
+    /// each band of the first (0) and of the second (1) convolution, for those who measure.
+    pub(crate) fn run(&self, weights: &[PackedWeights; 2], y: &mut [f32], ring: &mut [f32], mut done: impl FnMut(usize)) {
         let height = self.first.output.height;
         let ring_layout = Layout { ring: self.ring_rows(), ..self.first.output_layout() };
         let (mut computed, mut finished) = (0, 0);
         while finished < height {
             let next = (computed + self.band()).min(height);
             self.first.run(&weights[0], (y, self.first.input_layout()), (ring, ring_layout), Residual::None, computed..next);
+            done(0);
             computed = next;
             let ready = if computed == height { height } else { computed.saturating_sub(self.lag()) };
             let output = (&mut *y, self.second.output_layout());
             self.second.run(&weights[1], (ring, ring_layout), output, Residual::Output, finished..ready);
+            done(1);
             finished = ready;
         }
     }

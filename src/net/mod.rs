@@ -4,11 +4,13 @@ mod architecture;
 mod builder;
 #[cfg(feature = "config")]
 mod config_file;
+mod cost;
 pub(crate) mod fold;
 mod images;
 mod import;
 mod initialise;
 mod layers;
+mod log_report;
 mod mismatch;
 mod model;
 mod model_file;
@@ -22,6 +24,7 @@ mod session;
 mod stencil_key;
 mod table;
 mod taps;
+mod timing;
 mod validate;
 
 pub use architecture::{Block, BlockForm, Connection, ConnectionForm, Norm, Operator, Stage, Stem, StemPool};
@@ -38,3 +41,4 @@ pub use parameters::{ParameterRole, ParameterSpec, parameters};
 pub use preprocess::Preprocess;
 pub use rename::parse_name_map;
 pub use session::{Logits, Session, SessionBuilder};
+pub use timing::LayerTiming;

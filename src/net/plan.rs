@@ -1,6 +1,7 @@
 //! A network as a list of operators on named tensors: what inference executes.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::conv::pack::PackedWeights;
@@ -23,6 +24,9 @@ pub(crate) struct PlannedTensor {
     pub(crate) between_stages: bool,
 }
 
+/// Activations of a group of images that go through a stage together, in bytes: what stays in the second level of cache.
+const GROUP_BYTES: usize = 1 << 20;
+
 /// One operator.
 pub(crate) enum Op {
     /// Images into the inside of a tensor.
@@ -31,15 +35,16 @@ pub(crate) enum Op {
     Pad { from: TensorId, to: TensorId },
     /// to (+)= convolution of from.
     Convolve { from: TensorId, to: TensorId, conv: Convolution, weights: PackedWeights, add_to_output: bool },
-    /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart.
-    Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: Box<[PackedWeights; 2]> },
+    /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart. `products`: multiply-adds of
+    /// one output of each, as the network states them; folding may have saved some.
+    Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: Box<[PackedWeights; 2]>, products: [usize; 2] },
     /// 2x2 average pool.
     Pool { from: TensorId, to: TensorId },
     /// Global average pool and linear layer.
     Head { from: TensorId, conv: Convolution, weights: PackedWeights },
 }
 
-/// An operator with the name of its layer.
+/// An operator with the name of its layer, which no other step has.
 pub(crate) struct Step {
     pub(crate) name: String,
     pub(crate) op: Op,
@@ -71,6 +76,29 @@ impl Plan {
             classes: network.classes(),
         };
         Lowering { model, plan }.run().map(Arc::new)
+    }
+
+    /// The steps of a stage.
+    pub(crate) fn stage(&self, stage: usize) -> Range<usize> {
+        let end = self.stages.get(stage + 1).copied().unwrap_or(self.steps.len());
+        self.stages[stage]..end
+    }
+
+    /// Images that go through a stage together, when `threads` threads share `count` images.
+    pub(crate) fn group(&self, stage: usize, count: usize, threads: usize) -> usize {
+        let largest = self.steps[self.stage(stage)].iter().map(|step| 4 * self.output(&step.op).1).max().unwrap_or(1);
+        (GROUP_BYTES / largest.max(1)).clamp(1, count.div_ceil(threads).max(1))
+    }
+
+    /// Rows and elements of an operator's output image.
+    pub(crate) fn output(&self, op: &Op) -> (usize, usize) {
+        let tensor = match op {
+            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::Pool { to, .. } => *to,
+            Op::Block { y, .. } => *y,
+            Op::Head { conv, .. } => return (1, conv.output.elements()),
+        };
+        let extent = self.tensors[tensor].extent;
+        (extent.height, extent.elements())
     }
 }
 
@@ -149,7 +177,7 @@ impl Lowering<'_> {
             }
             ConnectionForm::StridedConv => {
                 let padded = self.tensor(from.with_border(1), false);
-                self.push(&name, Op::Pad { from: x, to: padded });
+                self.push(&format!("{name}.pad"), Op::Pad { from: x, to: padded });
                 self.convolve(&conv_name, padded, output, weights, (2, true), false);
             }
         }
@@ -163,9 +191,9 @@ impl Lowering<'_> {
         let middle = self.tensor(extent, false);
         if block.operator == Operator::Dense {
             let padded = self.tensor(extent.with_border(1), false);
-            self.push(&name1, Op::Pad { from: x, to: padded });
+            self.push(&format!("{name1}.pad"), Op::Pad { from: x, to: padded });
             self.convolve(&name1, padded, middle, first, (1, true), false);
-            self.push(&name2, Op::Pad { from: middle, to: padded });
+            self.push(&format!("{name2}.pad"), Op::Pad { from: middle, to: padded });
             self.convolve(&name2, padded, x, second, (1, block.relu_after_sum), true);
             return Ok(());
         }
@@ -174,7 +202,8 @@ impl Lowering<'_> {
             Convolution { kernel, input: extent, output: extent, stride: 1, relu }
         };
         let pair = InPlaceBlock { first: convolution(&first, true), second: convolution(&second, block.relu_after_sum) };
-        self.push(name, Op::Block { y: x, middle, block: pair, weights: Box::new([first, second]) });
+        let products = block.stencils.map(|stencil| extent.channels + block.group_size * stencil.taps().len());
+        self.push(name, Op::Block { y: x, middle, block: pair, weights: Box::new([first, second]), products });
         Ok(())
     }
 

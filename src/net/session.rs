@@ -12,12 +12,12 @@ use crate::exec::shared::SharedBuffer;
 use crate::exec::tensor::{Activations, copy_rows_inside};
 use crate::isa::Isa;
 use crate::kernel::rows::{Layout, Residual};
+use crate::log;
 use crate::net::images::Images;
+use crate::net::log_report::dispatch_report;
 use crate::net::model::Model;
 use crate::net::plan::{Op, Plan, TensorId};
-
-/// Activations of a group of images that go through a stage together, in bytes: what stays in the second level of cache.
-const GROUP_BYTES: usize = 1 << 20;
+use crate::net::timing::{Lap, LayerTiming, Timer};
 
 /// Options of a [`Session`]; made by [`Session::builder`].
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct SessionBuilder {
     pool: Pool,
     max_batch: usize,
     isa: Option<Isa>,
+    timing: bool,
 }
 
 impl SessionBuilder {
@@ -50,6 +51,14 @@ impl SessionBuilder {
         self
     }
 
+    /// Whether the session keeps the time of every layer for [`Session::timings`], which costs some 50 ns per layer and image.
+    /// Default: false, unless `LEANRESNET_LOG` has the word `timing`.
+    #[must_use]
+    pub fn timing(mut self, timing: bool) -> Self {
+        self.timing = timing;
+        self
+    }
+
     /// Folds norms, packs weights, picks kernels and allocates all memory that runs need.
     ///
     /// # Errors
@@ -60,7 +69,11 @@ impl SessionBuilder {
         }
         let kernels = self.isa.map_or_else(Kernels::active, Kernels::of)?;
         let plan = Plan::new(&self.model, kernels)?;
-        Ok(Session::with_plan(plan, self.pool, self.max_batch))
+        let session = Session::with_plan(plan, self.pool, self.max_batch, self.timing || log::words().timing);
+        if log::words().dispatch {
+            log::write(&dispatch_report(session.isa(), session.pool.threads(), &session.kernels()));
+        }
+        Ok(session)
     }
 }
 
@@ -83,6 +96,7 @@ pub struct Session {
     memory: Memory,
     region: Region,
     logits: Vec<f32>,
+    timer: Option<Timer>,
 }
 
 /// The outputs of a run: one number per image and class. Borrows the session.
@@ -117,18 +131,19 @@ impl<'a> Logits<'a> {
 impl Session {
     /// A builder with the default options.
     pub fn builder(model: &Model) -> SessionBuilder {
-        SessionBuilder { model: model.clone(), pool: Pool::shared(), max_batch: 64, isa: None }
+        SessionBuilder { model: model.clone(), pool: Pool::shared(), max_batch: 64, isa: None, timing: false }
     }
 
-    fn with_plan(plan: Arc<Plan>, pool: Pool, max_batch: usize) -> Self {
+    fn with_plan(plan: Arc<Plan>, pool: Pool, max_batch: usize, timing: bool) -> Self {
         let memory = Memory::new(&plan, max_batch, pool.threads());
-        Session { plan, pool, max_batch, memory, region: Region::default(), logits: Vec::new() }
+        let timer = timing.then(|| Timer::new(&plan));
+        Session { plan, pool, max_batch, memory, region: Region::default(), logits: Vec::new(), timer }
     }
 
-    /// Another session on the same packed weights, with memory of its own, to run at the same time.
+    /// Another session on the same packed weights, with memory and timings of its own, to run at the same time.
     #[must_use]
     pub fn fork(&self) -> Session {
-        Session::with_plan(Arc::clone(&self.plan), self.pool.clone(), self.max_batch)
+        Session::with_plan(Arc::clone(&self.plan), self.pool.clone(), self.max_batch, self.timer.is_some())
     }
 
     /// Runs the network on a batch of any size.
@@ -148,14 +163,18 @@ impl Session {
         let classes = self.plan.classes;
         self.logits.resize(count * classes, 0.0);
         // A pool that got more threads since the session was built must not index beyond its memory.
-        self.memory.ensure_workers(&self.plan, self.max_batch, self.pool.threads());
+        let threads = self.pool.threads();
+        self.memory.ensure_workers(&self.plan, self.max_batch, threads);
         for first in (0..count).step_by(self.max_batch) {
             let part = images.part(first, self.max_batch.min(count - first));
             let part_count = part.shape()[0];
-            let run = Run::new(&self.plan, &self.memory, part, self.pool.threads());
+            let run = Run::new(&self.plan, &self.memory, part, threads, self.timer.as_ref());
             self.region.run(&self.pool, &run)?;
             let rows = self.memory.logits.read(0..part_count);
             self.logits[first * classes..(first + part_count) * classes].copy_from_slice(&rows);
+        }
+        if let Some(timer) = &mut self.timer {
+            timer.end_run(count, self.max_batch, threads);
         }
         Ok(Logits { values: &self.logits, classes })
     }
@@ -179,6 +198,19 @@ impl Session {
             }
         }
         kernels
+    }
+
+    /// Where the time of the runs went since the session was built or [`Session::reset_timings`] called: one entry per layer in
+    /// the order of execution. Empty without [`SessionBuilder::timing`].
+    pub fn timings(&self) -> Vec<LayerTiming> {
+        self.timer.as_ref().map_or_else(Vec::new, Timer::timings)
+    }
+
+    /// Forgets the times so far.
+    pub fn reset_timings(&mut self) {
+        if let Some(timer) = &mut self.timer {
+            timer.reset();
+        }
     }
 
     /// The instruction set that the session runs on.
@@ -238,34 +270,18 @@ struct Run<'a> {
     count: usize,
     threads: usize,
     split_images: bool,
+    timer: Option<&'a Timer>,
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, memory: &'a Memory, images: Images<'a>, threads: usize) -> Self {
+    fn new(plan: &'a Plan, memory: &'a Memory, images: Images<'a>, threads: usize, timer: Option<&'a Timer>) -> Self {
         let count = images.shape()[0];
-        Run { plan, memory, images, count, threads, split_images: count < threads }
-    }
-
-    fn stage(&self, stage: usize) -> Range<usize> {
-        let end = self.plan.stages.get(stage + 1).copied().unwrap_or(self.plan.steps.len());
-        self.plan.stages[stage]..end
+        Run { plan, memory, images, count, threads, split_images: count < threads, timer }
     }
 
     /// Images of a stage's groups.
     fn group(&self, stage: usize) -> usize {
-        let largest = self.plan.steps[self.stage(stage)].iter().map(|step| 4 * self.output(&step.op).1).max().unwrap_or(1);
-        (GROUP_BYTES / largest.max(1)).clamp(1, self.count.div_ceil(self.threads).max(1))
-    }
-
-    /// Rows and elements of an operator's output image.
-    fn output(&self, op: &Op) -> (usize, usize) {
-        let tensor = match op {
-            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::Pool { to, .. } => *to,
-            Op::Block { y, .. } => *y,
-            Op::Head { conv, .. } => return (1, conv.output.elements()),
-        };
-        let extent = self.plan.tensors[tensor].extent;
-        (extent.height, extent.elements())
+        self.plan.group(stage, self.count, self.threads)
     }
 
     /// With split images: the step of a phase, and which half of a block it is.
@@ -313,7 +329,7 @@ impl<'a> Run<'a> {
                 let layout = conv.output_layout().starting_at(rows.start);
                 conv.run(weights, (&x, conv.input_layout()), (&mut y, layout), residual, rows);
             }
-            Op::Block { y, middle, block, weights } => {
+            Op::Block { y, middle, block, weights, .. } => {
                 let (from, to, conv) = if half == 0 { (*y, *middle, &block.first) } else { (*middle, *y, &block.second) };
                 let x = tensors[from].read(slot(from));
                 let mut output = tensors[to].write_rows(slot(to), rows.clone());
@@ -345,24 +361,26 @@ impl<'a> Run<'a> {
     fn run_group(&self, stage: usize, group: usize, worker: usize) {
         let size = self.group(stage);
         let images = group * size..((group + 1) * size).min(self.count);
-        let steps = &self.plan.steps[self.stage(stage)];
-        let mut first = 0;
-        while first < steps.len() {
+        let steps = &self.plan.steps;
+        let Range { start: mut first, end: stage_end } = self.plan.stage(stage);
+        let mut lap = Lap::start(self.timer);
+        while first < stage_end {
             // Tensors within a stage hold one image, so steps that hand one to the next run together, image by image.
-            let end =
-                first + 1 + steps[first..].iter().position(|step| self.ends_image(&step.op)).unwrap_or(steps.len() - first - 1);
+            let last = (first..stage_end).find(|&step| self.ends_image(&steps[step].op)).unwrap_or(stage_end - 1);
             for image in images.clone() {
-                for step in &steps[first..end] {
-                    if let Op::Block { y, block, weights, .. } = &step.op {
+                for index in first..=last {
+                    let op = &steps[index].op;
+                    if let Op::Block { y, block, weights, .. } = op {
                         let mut y = self.memory.activations[*y].write(image);
                         let mut ring = self.memory.rings.write(worker..worker + 1);
-                        block.run(weights, &mut y, &mut ring);
+                        block.run(weights, &mut y, &mut ring, |half| lap.end(index, half));
                     } else {
-                        self.step(&step.op, 0, image, worker, 0..self.output(&step.op).0, worker);
+                        self.step(op, 0, image, worker, 0..self.plan.output(op).0, worker);
+                        lap.end(index, 0);
                     }
                 }
             }
-            first = end;
+            first = last + 1;
         }
     }
 
@@ -390,7 +408,7 @@ impl Program for Run<'_> {
             return self.count.div_ceil(self.group(phase));
         }
         let (step, _) = self.split_phase(phase);
-        let (rows, _) = self.output(&self.plan.steps[step].op);
+        let (rows, _) = self.plan.output(&self.plan.steps[step].op);
         self.count * rows.min(self.threads.div_ceil(self.count.max(1)))
     }
 
@@ -402,7 +420,9 @@ impl Program for Run<'_> {
         let parts = self.tasks(phase) / self.count;
         let (image, part) = (task / parts, task % parts);
         let op = &self.plan.steps[step].op;
-        let (rows, _) = self.output(op);
+        let (rows, _) = self.plan.output(op);
+        let mut lap = Lap::start(self.timer);
         self.step(op, half, image, image, rows * part / parts..rows * (part + 1) / parts, worker);
+        lap.end(step, half);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use leanresnet::{Isa, Pool, build_info, peak_gflops};
 use serde::Serialize;
 
+use crate::bandwidth::{Bandwidths, Level};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
 use crate::{machine, table};
@@ -49,7 +50,7 @@ pub fn run(context: &Context<'_>) -> Outcome {
         cpu: machine::processor(),
         caches: machine::caches(),
         peak_gflops: peaks()?,
-        bandwidth_gbs: machine::bandwidth_gbs(),
+        bandwidth_gbs: Bandwidths::new().gbs(Level::Memory, 1),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" },
         warnings: warnings(isa, threads),
     };

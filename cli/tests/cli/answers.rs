@@ -168,3 +168,32 @@ fn bench() {
     scratch.run(&["bench", "net", "--seconds", "0"]).expect_error(2, &["--seconds"]);
     scratch.run(&["bench", "net", "--bach", "3"]).expect_error(2, &["--bach", "hint: leanresnet bench net --help"]);
 }
+
+#[test]
+fn bench_layers() {
+    let scratch = Scratch::new();
+    let words = ["bench", "net", "--config", "config.toml", "--batch", "1,3", "--threads", "1,2", "--layers"];
+    let words = [&words[..], &["--seconds", "0.02", "--rounds", "2"]].concat();
+    let json = scratch.run(&[&words[..], &["--json"]].concat()).expect(0);
+    assert_eq!(json.stdout.lines().count(), 4);
+    let cell = json.json("bench", &format!("{CELL} layers"));
+    let layers = cell["layers"].as_array().unwrap();
+    let names: Vec<&str> = layers.iter().map(|layer| layer["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["input", "stem.conv", "stages.0.0.conv1", "stages.0.0.conv2", "head"]);
+    for layer in layers {
+        let keys: Vec<&str> = layer.as_object().unwrap().keys().map(String::as_str).collect();
+        for key in ["name", "ms", "gflops", "bytes", "bound", "fraction"] {
+            assert!(keys.contains(&key), "{key} of {keys:?}");
+        }
+        assert!(layer["ms"].as_f64() > Some(0.0) && layer["bytes"].as_u64() > Some(0), "{layer}");
+    }
+    // Where nothing is multiplied, memory is the bound; 32 x 32 x 3 values are read and written.
+    let (input, words_of_memory) = (&layers[0], ["l1", "l2", "l3", "dram"]);
+    assert_eq!((input["gflops"].as_f64(), input["bytes"].as_u64()), (Some(0.0), Some(2 * 4 * 32 * 32 * 3)));
+    assert!(words_of_memory.contains(&input["bound"].as_str().unwrap()) && input["fraction"].as_f64() > Some(0.0), "{input}");
+    let text = scratch.run(&words).expect(0).stdout;
+    assert!(text.contains("\nnet config, batch 3, threads 2, "), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("stages.0.0.conv2 ")).count(), 4, "{text}");
+    assert!(text.contains("of bound"), "{text}");
+    scratch.run(&["bench", "train", "--layers"]).expect_error(2, &["--layers"]);
+}

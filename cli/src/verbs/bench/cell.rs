@@ -3,12 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fmt::Write;
 use std::time::Duration;
 
 use leanresnet::{Isa, Pool, peak_gflops};
 use serde::Serialize;
 
+use super::layers::{self, LayerClock, LayerRow};
 use super::options::Measure;
+use crate::bandwidth::Bandwidths;
 use crate::context::Context;
 use crate::failure::{Failure, expected};
 use crate::progress;
@@ -31,12 +34,33 @@ pub struct Subject {
     pub dtype: String,
 }
 
+impl Subject {
+    /// What it is, in the words of the answer.
+    fn words(&self) -> String {
+        let shape = self.shape.map(|[height, width, channels]| format!("{height}x{width}x{channels}"));
+        let stencil = self.stencil.map(str::to_owned);
+        let words = [self.preset.clone(), self.op.clone(), self.variant.clone(), stencil, shape];
+        let all: Vec<String> = [Some(self.what.to_owned())].into_iter().chain(words).flatten().collect();
+        all.join(" ")
+    }
+}
+
 /// A combination that is to be measured.
 pub struct Cell {
     pub subject: Subject,
     pub kernel: Option<String>,
     pub isa: Isa,
     pub work: Work<'static>,
+    /// For the times of its layers.
+    pub layers: Option<LayerClock>,
+}
+
+/// A cell that is being measured.
+struct Timed {
+    subject: Subject,
+    kernel: Option<String>,
+    stopwatch: Stopwatch<'static>,
+    layers: Option<LayerClock>,
 }
 
 #[derive(Serialize)]
@@ -52,6 +76,8 @@ struct Answer {
     peak_gflops: Option<f64>,
     fraction: Option<f64>,
     kernel: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    layers: Option<Vec<LayerRow>>,
 }
 
 /// What is varied for every subject.
@@ -121,29 +147,33 @@ pub fn measure(context: &Context<'_>, cells: Vec<Cell>, measure: &Measure) -> Re
     );
     let mut peaks = BTreeMap::new();
     let mut timed = Vec::new();
-    for Cell { subject, kernel, isa, work } in cells {
+    for Cell { subject, kernel, isa, work, layers } in cells {
         let key = (subject.isa, subject.threads);
         if let Entry::Vacant(place) = peaks.entry(key) {
             place.insert(Peak { pool: Pool::new(subject.threads)?, isa, rounds: Vec::new() });
         }
-        timed.push((subject, kernel, Stopwatch::new(work, seconds)?));
+        let stopwatch = Stopwatch::new(work, seconds)?;
+        layers.iter().for_each(LayerClock::reset);
+        timed.push(Timed { subject, kernel, stopwatch, layers });
     }
     for _ in 0..measure.rounds {
         for peak in peaks.values_mut() {
             peak.rounds.extend(peak_gflops(&peak.pool, peak.isa, PEAK_TIME)?);
         }
-        for (_, _, stopwatch) in &mut timed {
-            stopwatch.round()?;
+        for cell in &mut timed {
+            cell.stopwatch.round()?;
+            cell.layers.iter_mut().for_each(LayerClock::end_round);
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
+    let mut bandwidths = Bandwidths::new();
     let answers: Vec<Answer> = timed
         .into_iter()
-        .map(|(subject, kernel, stopwatch)| {
-            let rounds = &peaks[&(subject.isa, subject.threads)].rounds;
+        .map(|cell| {
+            let rounds = &peaks[&(cell.subject.isa, cell.subject.threads)].rounds;
             let peak_gflops = (!rounds.is_empty()).then(|| median(rounds));
-            answer(subject, kernel, &stopwatch, peak_gflops)
+            answer(cell, peak_gflops, &mut bandwidths)
         })
         .collect();
     if context.output.is_json() {
@@ -152,7 +182,8 @@ pub fn measure(context: &Context<'_>, cells: Vec<Cell>, measure: &Measure) -> Re
     crate::answer::print(&text(&answers))
 }
 
-fn answer(subject: Subject, kernel: Option<String>, stopwatch: &Stopwatch<'_>, peak_gflops: Option<f64>) -> Answer {
+fn answer(cell: Timed, peak_gflops: Option<f64>, bandwidths: &mut Bandwidths) -> Answer {
+    let Timed { subject, kernel, stopwatch, layers } = cell;
     let images = stopwatch.images() as f64;
     Answer {
         subject,
@@ -164,6 +195,7 @@ fn answer(subject: Subject, kernel: Option<String>, stopwatch: &Stopwatch<'_>, p
         peak_gflops,
         fraction: peak_gflops.map(|peak| stopwatch.gflops() / peak),
         kernel,
+        layers: layers.map(|clock| clock.rows(peak_gflops, bandwidths)),
     }
 }
 
@@ -172,12 +204,8 @@ fn text(answers: &[Answer]) -> String {
     let mut table = Table::new(&header);
     for answer in answers {
         let subject = &answer.subject;
-        let shape = subject.shape.map(|[height, width, channels]| format!("{height}x{width}x{channels}"));
-        let stencil = subject.stencil.map(str::to_owned);
-        let words = [subject.preset.clone(), subject.op.clone(), subject.variant.clone(), stencil, shape];
-        let what: Vec<String> = [Some(subject.what.to_owned())].into_iter().chain(words).flatten().collect();
         table.row(vec![
-            what.join(" "),
+            subject.words(),
             subject.batch.to_string(),
             subject.threads.to_string(),
             subject.isa.to_owned(),
@@ -190,5 +218,11 @@ fn text(answers: &[Answer]) -> String {
             answer.kernel.clone().unwrap_or_default(),
         ]);
     }
-    table.render()
+    let mut text = table.render();
+    for answer in answers {
+        let Answer { subject, layers: Some(rows), .. } = answer else { continue };
+        let Subject { batch, threads, isa, .. } = subject;
+        let _ = write!(text, "\n{}, batch {batch}, threads {threads}, {isa}\n{}", subject.words(), layers::table(rows));
+    }
+    text
 }

@@ -113,7 +113,7 @@ impl Layer {
             }
             (_, None) => last.run(input.values(), shape, output.values_mut()),
         };
-        Ok(Cell { subject, kernel, isa, work: Work { images: shape[0], flops, run: Box::new(run) } })
+        Ok(Cell { subject, kernel, isa, work: Work { images: shape[0], flops, run: Box::new(run) }, layers: None })
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cell;
 mod layer;
+mod layers;
 mod net;
 mod options;
 mod train;
@@ -15,7 +16,7 @@ use options::Subject;
 /// Measures all cells, interleaved, and prints them.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     let (cells, measure) = match &options.subject {
-        Subject::Net(subject) => (net::cells(context, subject)?, &subject.measure),
+        Subject::Net(subject) => (net::cells(context, subject)?, &subject.network.measure),
         Subject::Layer(subject) => (layer::cells(context, subject)?, &subject.measure),
         Subject::Train(subject) => (train::cells(context, subject)?, &subject.measure),
     };

@@ -1,35 +1,42 @@
 //! `leanresnet bench net`: inference of a whole network.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use leanresnet::net::layers;
 use leanresnet::{Images, Model, Network, Session};
 
 use super::cell::{Cell, Setting, Subject, settings};
-use super::options::NetworkOptions;
+use super::layers::LayerClock;
+use super::options::NetOptions;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::stopwatch::Work;
 
 /// All combinations.
-pub fn cells(context: &Context<'_>, options: &NetworkOptions) -> Result<Vec<Cell>, Failure> {
+pub fn cells(context: &Context<'_>, options: &NetOptions) -> Result<Vec<Cell>, Failure> {
+    let NetOptions { network: options, layers } = options;
     let network = options.network.network()?;
     let model = Model::random(&network, 1);
     let mut cells = Vec::new();
     for setting in settings(context, &options.measure, &[1, 64])? {
         let subject = Subject { preset: Some(options.network.label()), ..setting.subject("net") };
         let Setting { batch, pool, isa, .. } = setting;
-        let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).build()?;
+        let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).timing(*layers).build()?;
         let kernel = main_kernel(&network, &session);
-        cells.push(Cell { subject, kernel, isa, work: work(&network, session, batch) });
+        let session = Rc::new(RefCell::new(session));
+        let layers = layers.then(|| LayerClock::new(Rc::clone(&session)));
+        cells.push(Cell { subject, kernel, isa, work: work(&network, session, batch), layers });
     }
     Ok(cells)
 }
 
-fn work(network: &Network, mut session: Session, batch: usize) -> Work<'static> {
+fn work(network: &Network, session: Rc<RefCell<Session>>, batch: usize) -> Work<'static> {
     let [channels, height, width] = network.input();
     let values: Vec<f32> = (0..batch * channels * height * width).map(|index| (index % 17) as f32 / 8.0 - 1.0).collect();
     let run = move || {
-        session.run(Images::nhwc_f32(&values, [batch, channels, height, width])?)?;
+        session.borrow_mut().run(Images::nhwc_f32(&values, [batch, channels, height, width])?)?;
         Ok(())
     };
     Work { images: batch, flops: 2 * network.macs() * batch as u64, run: Box::new(run) }

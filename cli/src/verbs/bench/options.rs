@@ -18,7 +18,7 @@ pub struct Options {
 pub enum Subject {
     /// Inference of a whole network
     #[command(after_help = "Example: leanresnet bench net --preset base --batch 1,64 --threads 1,2")]
-    Net(NetworkOptions),
+    Net(NetOptions),
     /// A single convolution
     #[command(after_help = "Example: leanresnet bench layer --shape 32x32x64,8x8x256 --op lean,dense --isa avx2,avx512")]
     Layer(LayerOptions),
@@ -42,6 +42,18 @@ pub struct Measure {
     /// Rounds: each measures every combination once, in turn
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub rounds: u32,
+}
+
+/// Flags of `bench net`.
+#[derive(Args)]
+pub struct NetOptions {
+    #[command(flatten)]
+    pub network: NetworkOptions,
+    /// Also the time of every layer, beside the bound that applies to it: the multiply-adds at the peak, or the bytes that it has
+    /// to move at least once (activations that it reads and writes, weights) at the speed at which as many threads copy memory in
+    /// the level of cache that its working set fits: l1, l2, l3 or dram
+    #[arg(long)]
+    pub layers: bool,
 }
 
 /// Flags of `bench net` and `bench train`.

@@ -25,7 +25,7 @@ pub fn cells(context: &Context<'_>, options: &NetworkOptions) -> Result<Vec<Cell
         let subject = Subject { preset: Some(options.network.label()), ..setting.subject("train") };
         let Setting { batch, pool, isa, .. } = setting;
         let executor = NetworkExecutor::new(&network, &config, pool, isa)?;
-        cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch) });
+        cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch), layers: None });
     }
     Ok(cells)
 }

@@ -1,0 +1,88 @@
+//! What `LEANRESNET_LOG` makes a session write to stderr, in child processes since it is read once.
+#![forbid(unsafe_code)]
+
+use leanresnet::{Images, Isa, Model, Network, Pool, Session};
+use std::process::Command;
+
+/// What the child process below is asked by.
+const CHILD: &str = "child_runs_a_session";
+
+/// Run by the other tests as a child process: two runs of one session.
+#[test]
+#[ignore = "a child process of the other tests"]
+fn child_runs_a_session() {
+    let network = Network::builder().with_input([3, 8, 8]).with_stage(8, 1).build().unwrap();
+    let mut session = Session::builder(&Model::random(&network, 1)).pool(Pool::inline()).build().unwrap();
+    let pixels = [0.5; 3 * 8 * 8];
+    for _ in 0..2 {
+        session.run(Images::nhwc_f32(&pixels, [1, 3, 8, 8]).unwrap()).unwrap();
+    }
+}
+
+/// This program again, under the emulator that runs it if there is one (Cargo's variable for it).
+fn this_program() -> Command {
+    let program = std::env::current_exe().expect("the path of this program");
+    let runner = std::env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER").unwrap_or_default();
+    let mut words = runner.split_whitespace();
+    match words.next().filter(|_| cfg!(target_arch = "aarch64")) {
+        Some(emulator) => {
+            let mut command = Command::new(emulator);
+            command.args(words).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
+}
+
+/// The library's lines on the child's stderr under `LEANRESNET_LOG=value`, or without the variable.
+fn lines(value: Option<&str>) -> Vec<String> {
+    let mut command = this_program();
+    command.args([CHILD, "--exact", "--ignored", "--nocapture"]).env_remove("LEANRESNET_LOG").env_remove("LEANRESNET_ISA");
+    if let Some(value) = value {
+        command.env("LEANRESNET_LOG", value);
+    }
+    let output = command.output().expect("the child runs");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    text.lines().filter_map(|line| line.strip_prefix("leanresnet: ")).map(str::to_owned).collect()
+}
+
+/// The second words of lines that begin with `first`.
+fn second_words<'a>(lines: &'a [String], first: &str) -> Vec<&'a str> {
+    let of = |line: &'a String| line.strip_prefix(first)?.split_whitespace().next();
+    lines.iter().filter_map(of).collect()
+}
+
+#[test]
+fn nothing_is_written_unless_asked_for() {
+    assert!(lines(None).is_empty());
+    assert!(lines(Some("")).is_empty());
+}
+
+#[test]
+fn dispatch_names_the_instruction_set_and_the_kernel_of_every_convolution() {
+    let lines = lines(Some("dispatch"));
+    let isa = Isa::available().max().unwrap();
+    assert_eq!(lines[0], format!("dispatch isa {isa} (the best of this machine), threads 1"));
+    assert_eq!(second_words(&lines[1..], "dispatch "), ["stem.conv", "stages.0.0.conv1", "stages.0.0.conv2", "head"]);
+    let fused = &lines[2];
+    assert!(fused.starts_with(&format!("dispatch stages.0.0.conv1 lean_fused_f32_{isa}_cross4_")), "{fused}");
+    assert_eq!(lines.len(), 5);
+}
+
+#[test]
+fn timing_is_a_table_at_the_end() {
+    let lines = lines(Some("timing"));
+    assert!(lines[0].starts_with("timing runs 2, images 2, threads 1, "), "{lines:?}");
+    let layers = ["input", "stem.conv", "stages.0.0.conv1", "stages.0.0.conv2", "head"];
+    assert_eq!(second_words(&lines[1..], "timing "), layers);
+    assert!(lines[2].contains(" ms ") && lines[2].contains(" GFLOP/s ") && lines[2].contains("lean_dense_f32_"), "{lines:?}");
+}
+
+#[test]
+fn unknown_words_are_one_warning_and_the_others_count() {
+    let lines = lines(Some("kernels, dispatch,all"));
+    assert_eq!(lines[0], "LEANRESNET_LOG: `kernels`, `all` not known; expected dispatch, timing");
+    assert!(lines[1].starts_with("dispatch isa "));
+    assert_eq!(lines.len(), 6);
+}
