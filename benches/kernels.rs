@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod common;
+#[path = "common/data.rs"]
+mod data;
 #[path = "../kernels/gen/mod.rs"]
 #[allow(dead_code, reason = "the names and the rows are all that is needed here")]
 mod generator;
 
-use common::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
+use data::values;
 use generator::name::format;
 use generator::registry::{ROWS, Row};
 use leanresnet::internals::compiled;
@@ -72,6 +74,20 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
                 let layout = Layout::image(SIDE, SIDE, CHANNELS);
                 bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
             });
+        }
+        ("grouped", None) => {
+            let (x, mut y) = (values(PIXELS * CHANNELS), values(PIXELS * CHANNELS));
+            for size in [2, 4, 8, 16, 32] {
+                let (spatial, pointwise) = (values(CHANNELS * size * 9), values(CHANNELS * CHANNELS));
+                let weights = PackedWeights::lean_grouped(Stencil::Cross5, CHANNELS, size, &spatial, &pointwise, &[]);
+                let weights = weights.expect("sizes that fit");
+                group.throughput(Throughput::Elements((2 * PIXELS * CHANNELS * (CHANNELS + 5 * size)) as u64));
+                group.bench_function(BenchmarkId::new(name, format!("cross5_g{size}_{image}")), |bench| {
+                    let layout = Layout::image(SIDE, SIDE, CHANNELS);
+                    let kernel = kernels.grouped(Stencil::Cross5);
+                    bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+                });
+            }
         }
         ("dense", None) => {
             let outputs = 32;

@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod common;
+#[path = "common/data.rs"]
+mod data;
 
-use common::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
+use data::values;
 use leanresnet::{Images, Model, Network, Pool, Session};
 
 fn main() {

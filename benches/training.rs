@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod common;
+#[path = "common/data.rs"]
+mod data;
 
-use common::values;
 use criterion::{BenchmarkId, Criterion, Throughput};
+use data::values;
 use leanresnet::data::SoftLabel;
 use leanresnet::train::{Batch, NetworkExecutor, ScheduleConfig};
 use leanresnet::{Isa, Network, Pool, RunConfig, TrainConfig, Trainer};

@@ -28,6 +28,11 @@ const fn elementwise(op: &'static str, isa: &'static str, lanes: usize) -> Row {
     Row { op, isa, spatial: None, tile: (0, lanes), ship: true }
 }
 
+/// A row that only the feature `all-kernels` compiles.
+const fn candidate(row: Row) -> Row {
+    Row { ship: false, ..row }
+}
+
 /// The rows of every tier, one tier after the other, and then single rows.
 ///
 /// A tier: instruction set, lanes of f32, tiles of convolutions, of grouped ones (which need more registers beside the accumulators, and
@@ -78,6 +83,19 @@ pub const ROWS: &[Row] = registry! {
         "avx2", 8, (6, 16), (6, 16), (6, 16);
         "neon", 4, (8, 8), (8, 8), (8, 8);
     }
-    // What one tier has alone, and candidates: `Row { ship: false, ..tiled("dense", "avx512", 12, 32) };`
-    single {}
+    // What one tier has alone, and candidates: other tiles, which the regret bench compares with the ones in force.
+    single {
+        candidate(stencil("fused", "avx512", "cross5", 12, 32));
+        candidate(stencil("fused", "avx512", "cross5", 8, 32));
+        candidate(stencil("fused", "avx512", "cross5", 16, 16));
+        candidate(tiled("dense", "avx512", 12, 32));
+        candidate(tiled("dense", "avx512", 8, 32));
+        candidate(stencil("fused", "avx2", "cross5", 12, 8));
+        candidate(stencil("fused", "avx2", "cross5", 5, 16));
+        candidate(stencil("fused", "avx2", "cross5", 4, 16));
+        candidate(tiled("dense", "avx2", 12, 8));
+        candidate(tiled("dense", "avx2", 4, 16));
+        candidate(stencil("fused", "neon", "cross5", 5, 16));
+        candidate(tiled("dense", "neon", 5, 16));
+    }
 };

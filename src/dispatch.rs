@@ -98,36 +98,53 @@ impl Kernels {
         }
     }
 
+    /// The kernels of a tier, with one compiled row in force that another one stands before; `None` if it was not compiled.
+    ///
+    /// # Errors
+    /// [`Error::Isa`](crate::Error::Isa) if the tier cannot run here.
+    #[cfg(feature = "__internals")]
+    pub fn with_row(isa: Isa, name: &str) -> Result<Option<Kernels>> {
+        let mut kernels = Kernels::of(isa)?.clone();
+        let row = ffi::KERNELS.iter().find(|row| row.isa == isa && row.name == name);
+        Ok(row.map(|row| {
+            kernels.put(row);
+            kernels
+        }))
+    }
+
     /// The rows of one tier over the portable code; `isa` is available.
     fn overlay(isa: Isa) -> Self {
         let mut kernels = Kernels { isa, ..Kernels::portable() };
         // In reverse, so that of several rows for one operator the registry's first one stays.
-        for row in ffi::KERNELS.iter().rev().filter(|row| row.isa == isa) {
-            let stencil = Stencil::ALL.iter().position(|stencil| Some(stencil.name()) == row.spatial);
-            match (row.function, stencil) {
-                (Function::Conv(function), Some(index)) => {
-                    kernels.fused[index] = ConvKernel::native(row.name, Some(Stencil::ALL[index]), row.tile.0, function);
-                }
-                (Function::Conv(function), None) if row.op == "grouped" => {
-                    kernels.grouped = ConvKernel::native(row.name, None, row.tile.0, function);
-                }
-                (Function::Conv(function), None) => kernels.dense = ConvKernel::native(row.name, None, row.tile.0, function),
-                (Function::WeightGradient(function), _) => {
-                    kernels.weight_gradient = WeightGradientKernel { name: row.name, native: Some(function) };
-                }
-                (Function::StencilGradient(function), Some(index)) => {
-                    let stencil = Stencil::ALL[index];
-                    kernels.stencil_gradient[index] = StencilGradientKernel { name: row.name, native: Some(function), stencil };
-                }
-                (Function::StencilGradient(_), None) => {}
-                (Function::Elementwise(function), _) => {
-                    if let Some(slot) = kernels.elementwise.slot(row.op) {
-                        *slot = Some(function);
-                    }
+        ffi::KERNELS.iter().rev().filter(|row| row.isa == isa).for_each(|row| kernels.put(row));
+        kernels
+    }
+
+    /// Puts a compiled row of this tier in force.
+    fn put(&mut self, row: &ffi::Kernel) {
+        let stencil = Stencil::ALL.iter().position(|stencil| Some(stencil.name()) == row.spatial);
+        match (row.function, stencil) {
+            (Function::Conv(function), Some(index)) => {
+                self.fused[index] = ConvKernel::native(row.name, Some(Stencil::ALL[index]), row.tile.0, function);
+            }
+            (Function::Conv(function), None) => {
+                let kernel = if row.op == "grouped" { &mut self.grouped } else { &mut self.dense };
+                *kernel = ConvKernel::native(row.name, None, row.tile.0, function);
+            }
+            (Function::WeightGradient(function), _) => {
+                self.weight_gradient = WeightGradientKernel { name: row.name, native: Some(function) };
+            }
+            (Function::StencilGradient(function), Some(index)) => {
+                let stencil = Stencil::ALL[index];
+                self.stencil_gradient[index] = StencilGradientKernel { name: row.name, native: Some(function), stencil };
+            }
+            (Function::StencilGradient(_), None) => {}
+            (Function::Elementwise(function), _) => {
+                if let Some(slot) = self.elementwise.slot(row.op) {
+                    *slot = Some(function);
                 }
             }
         }
-        kernels
     }
 }
 
@@ -139,7 +156,11 @@ mod tests {
     fn every_compiled_row_of_an_available_tier_is_reachable() {
         for isa in Isa::available() {
             let mut kernels = Kernels::of(isa).unwrap().clone();
-            for row in ffi::KERNELS.iter().filter(|row| row.isa == isa) {
+            let rows: Vec<&ffi::Kernel> = ffi::KERNELS.iter().filter(|row| row.isa == isa).collect();
+            let stands_before = |row: &ffi::Kernel, other: &ffi::Kernel| (row.op, row.spatial) == (other.op, other.spatial);
+            // Of several rows for one operator the first one is in force.
+            for row in rows.iter().enumerate().filter(|(at, row)| !rows[..*at].iter().any(|other| stands_before(row, other))) {
+                let row = row.1;
                 let stencil = row.spatial.map(|name| name.parse::<Stencil>().unwrap());
                 let reached = match row.function {
                     Function::Conv(_) if row.op == "grouped" => kernels.grouped.name == row.name,

@@ -20,3 +20,5 @@ pub mod dispatch {
 pub mod kernel {
     pub use crate::kernel::{conv, elementwise, gradient, rows};
 }
+/// The synchronisation of threads alone.
+pub use crate::exec::region::TimedPhases;

@@ -1,4 +1,4 @@
-//! What all benches share: how long they measure, and their data.
+//! How long criterion's benches measure.
 #![forbid(unsafe_code)]
 
 use criterion::Criterion;
@@ -11,9 +11,4 @@ pub(crate) fn run(bench: impl FnOnce(&mut Criterion)) {
     let mut criterion = defaults.configure_from_args();
     bench(&mut criterion);
     criterion.final_summary();
-}
-
-/// Numbers in [-1, 1) without a pattern that a cache or a branch predictor could use.
-pub(crate) fn values(count: usize) -> Vec<f32> {
-    (0..count as u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }

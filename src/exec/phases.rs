@@ -103,6 +103,8 @@ impl Phases {
 #[derive(Default)]
 pub(super) struct Pause {
     #[cfg(not(all(test, loom)))]
+    spins: u32,
+    #[cfg(not(all(test, loom)))]
     started: Option<std::time::Instant>,
 }
 
@@ -110,18 +112,26 @@ pub(super) struct Pause {
 impl Pause {
     /// How long a thread spins before it starts to yield.
     const SPIN: std::time::Duration = std::time::Duration::from_micros(20);
+    /// Spins between two looks at the clock, which takes as long as a few of them.
+    const SPINS: u32 = 16;
 
-    /// Whether the thread still spins.
-    pub(super) fn is_short(&self) -> bool {
-        self.started.is_none_or(|started| started.elapsed() < Self::SPIN)
-    }
-
+    /// Spins, or yields after some time.
     pub(super) fn once(&mut self) {
-        if self.started.get_or_insert_with(std::time::Instant::now).elapsed() < Self::SPIN {
-            std::hint::spin_loop();
-        } else {
+        if !self.spin() {
             std::thread::yield_now();
         }
+    }
+
+    /// Spins; false without that after some time.
+    pub(super) fn spin(&mut self) -> bool {
+        if self.spins.is_multiple_of(Self::SPINS)
+            && self.started.get_or_insert_with(std::time::Instant::now).elapsed() >= Self::SPIN
+        {
+            return false;
+        }
+        self.spins += 1;
+        std::hint::spin_loop();
+        true
     }
 }
 

@@ -107,9 +107,7 @@ impl Run<'_> {
     fn lead(&self) {
         self.work(0);
         let mut pause = Pause::default();
-        while self.left.load(Ordering::Acquire) < self.arrived.load(Ordering::Relaxed) && pause.is_short() {
-            pause.once();
-        }
+        while self.left.load(Ordering::Acquire) < self.arrived.load(Ordering::Relaxed) && pause.spin() {}
     }
 
     /// Another thread's way.
@@ -133,6 +131,43 @@ impl Run<'_> {
         if let Ok(mut slot) = self.panic.lock() {
             slot.get_or_insert(message.unwrap_or_else(|| "no message".into()));
         }
+    }
+}
+
+/// Phases of one task per thread, each of which takes a given time: what phases take beyond that is the synchronisation.
+#[cfg(feature = "__internals")]
+pub struct TimedPhases {
+    region: Region,
+    phases: usize,
+    task: std::time::Duration,
+}
+
+#[cfg(feature = "__internals")]
+impl TimedPhases {
+    /// So many phases of tasks that take so long.
+    pub fn new(phases: usize, task: std::time::Duration) -> Self {
+        TimedPhases { region: Region::default(), phases, task }
+    }
+
+    /// Runs all of them once on the threads of a pool.
+    ///
+    /// # Errors
+    /// Those of a region.
+    pub fn run(&mut self, pool: &Pool) -> Result<()> {
+        struct Spin(usize, usize, std::time::Duration);
+        impl Program for Spin {
+            fn phases(&self) -> usize {
+                self.0
+            }
+            fn tasks(&self, _: usize) -> usize {
+                self.1
+            }
+            fn run(&self, _: usize, _: usize, _: usize) {
+                let start = std::time::Instant::now();
+                while start.elapsed() < self.2 {}
+            }
+        }
+        self.region.run(pool, &Spin(self.phases, pool.threads(), self.task))
     }
 }
 

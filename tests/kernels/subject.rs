@@ -35,10 +35,15 @@ impl Subject {
         let lanes = isa::isa(row.isa).ok_or("unknown instruction set")?.lanes;
         let (rows, columns) = row.tile;
         let tile = Tile { lanes, pixels: rows.max(1), channels: columns };
-        let subject = Self::new(name, row.op, row.isa.parse().map_err(text)?, row.spatial, tile)?;
+        let mut subject = Self::new(name, row.op, row.isa.parse().map_err(text)?, row.spatial, tile)?;
+        if subject.dispatched().is_some_and(|dispatched| dispatched != subject.name) {
+            // A candidate: the kernels of its tier with itself in force.
+            let kernels = Kernels::with_row(subject.kernels.isa, &subject.name).map_err(text)?.ok_or("it was not compiled")?;
+            subject.kernels = Box::leak(Box::new(kernels));
+        }
         match subject.dispatched() {
             Some(dispatched) if dispatched != subject.name => {
-                Err(format!("{} is dispatched instead of {}", dispatched, subject.name))
+                Err(format!("{dispatched} is dispatched instead of {}", subject.name))
             }
             _ => Ok(subject),
         }

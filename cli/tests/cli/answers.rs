@@ -140,7 +140,7 @@ fn completions() {
 
 /// The keys of one cell of `bench`.
 const CELL: &str = "what preset shape op stencil variant batch threads isa dtype ms_per_image ms_min spread images_per_second gflops \
-                    peak_gflops fraction kernel";
+                    peak_gflops fraction kernel group_size stride";
 
 #[test]
 fn bench() {
@@ -160,6 +160,15 @@ fn bench() {
     let variants = bench(&words);
     assert_eq!(variants.stdout.lines().count(), 2 + 1);
     assert_eq!(variants.json("bench", CELL)["op"], "separable");
+    let words = ["layer", "--shape", "5x4x8", "--op", "lean,separable,dense", "--group-size", "1,4", "--stride", "1,2"];
+    let strides = bench(&[&words[..], &["--variant", "fused,unfused"]].concat());
+    assert_eq!(strides.stdout.lines().count(), 2 * (2 * 2 + 2 + 1));
+    let cell = strides.json("bench", CELL);
+    assert_eq!((&cell["stride"], &cell["group_size"]), (&2.into(), &serde_json::Value::Null));
+    scratch
+        .run(&["bench", "layer", "--stride", "3"])
+        .expect_error(2, &["stride of a lean convolution; expected 1, 2 or 4, got 3"]);
+    scratch.run(&["bench", "layer", "--group-size", "5"]).expect_error(2, &["group size; expected one of 1, 2, 4, 8, 16, 32"]);
     let train = bench(&["train", "--config", "config.toml", "--batch", "4"]);
     assert_eq!(train.json("bench", CELL)["what"], "train");
     let words = ["bench", "layer", "--shape", "4x4x8", "--seconds", "0.02", "--rounds", "1"];

@@ -95,6 +95,12 @@ pub struct LayerOptions {
     /// Lean convolutions in one pass (fused), or stencil and 1x1 part in a pass each (unfused)
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "fused")]
     pub variant: Vec<Variant>,
+    /// Channels that a tap of the stencil reads
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    pub group_size: Vec<usize>,
+    /// Input pixels from an output pixel to the next
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    pub stride: Vec<usize>,
     #[command(flatten)]
     pub measure: Measure,
 }
