@@ -6,7 +6,7 @@
 
 mod common;
 
-use criterion::{BenchmarkId, Criterion};
+use criterion::BenchmarkId;
 use leanresnet::Pool;
 use leanresnet::internals::TimedPhases;
 use std::time::{Duration, Instant};

@@ -219,14 +219,16 @@ mod tests {
     }
 
     #[test]
-    fn what_another_stage_wrote_stays_in_use_for_the_run() {
+    fn images_of_a_group_stay_in_use_for_a_stage_and_those_of_the_caller_for_the_run() {
         let image = 4 * 32 * 32 * 32;
         let network = Network::preset("small").unwrap();
         let set = |images, threads, name: &str| find(&costs_of(&network, images, threads), name).working_set;
-        assert_eq!(set(64, 1, "connections.0.pool"), 64 * image + image / 4);
-        assert_eq!(set(64, 2, "connections.0.pool"), 32 * image + image / 4);
-        // Eight images make a megabyte.
-        assert_eq!(set(64, 1, "stages.0.0.conv1"), 9 * image + 2 * 4 * 32 * 37);
+        assert_eq!(set(64, 1, "input"), 65 * image * 3 / 32);
+        assert_eq!(set(64, 2, "input"), 33 * image * 3 / 32);
+        // The first stage takes one image after the other, the second one sixteen images of a megabyte together.
+        assert_eq!(set(64, 1, "stages.0.0.conv1"), 2 * image + 2 * 4 * 32 * 37);
+        assert_eq!(set(64, 1, "connections.0.pool"), image + image / 4);
+        assert_eq!(set(64, 1, "stages.1.0.conv1"), 17 * image / 2 + 2 * 4 * 64 * 69);
         assert_eq!(set(1, 2, "stages.0.0.conv1"), image + 4 * 32 * 37);
     }
 }

@@ -13,6 +13,7 @@ use crate::net::architecture::{Block, ConnectionForm, Operator};
 use crate::net::fold;
 use crate::net::images::ByteMap;
 use crate::net::model::Model;
+use crate::stencil::Stencil;
 
 /// A tensor of the plan: an index of [`Plan::tensors`].
 pub(crate) type TensorId = usize;
@@ -22,6 +23,8 @@ pub(crate) struct PlannedTensor {
     pub(crate) extent: Extent,
     /// True if it carries activations from one stage to the next; others live within a stage, one image at a time.
     pub(crate) between_stages: bool,
+    /// True if every step that writes it is followed by those that read it: other steps may use its memory after that.
+    is_scratch: bool,
 }
 
 /// Activations of a group of images that go through a stage together, in bytes: what stays in the second level of cache.
@@ -55,7 +58,8 @@ pub(crate) struct Plan {
     pub(crate) kernels: &'static Kernels,
     pub(crate) tensors: Vec<PlannedTensor>,
     pub(crate) steps: Vec<Step>,
-    /// First step of every stage: a stage is a connection (or the stem) and its blocks.
+    /// First step of every stage: a stage is the blocks of one width with the stem before or the connection after them, so that what
+    /// goes from one to the next is small.
     pub(crate) stages: Vec<usize>,
     pub(crate) byte_map: ByteMap,
     pub(crate) input: [usize; 3],
@@ -114,8 +118,8 @@ impl Lowering<'_> {
         let mut x = self.stem(sizes[0])?;
         for (index, stage) in network.stages().iter().enumerate() {
             if index > 0 {
-                self.plan.stages.push(self.plan.steps.len());
                 x = self.connection(index - 1, x, sizes[index], stage.width)?;
+                self.plan.stages.push(self.plan.steps.len());
             }
             for block in 0..stage.blocks {
                 self.block(&format!("stages.{index}.{block}"), &stage.block, x)?;
@@ -125,13 +129,20 @@ impl Lowering<'_> {
         Ok(self.plan)
     }
 
-    fn tensor(&mut self, extent: Extent, between_stages: bool) -> TensorId {
-        // Within a stage, tensors of one size and purpose can share memory only where their borders stay zero: equal extents do.
-        let same = |tensor: &PlannedTensor| !between_stages && !tensor.between_stages && tensor.extent == extent;
+    /// Memory for what one step hands to the next.
+    fn scratch(&mut self, extent: Extent) -> TensorId {
+        // Steps can share memory only where its border stays zero: equal extents do.
+        let same = |tensor: &PlannedTensor| tensor.is_scratch && tensor.extent == extent;
         if let Some(found) = self.plan.tensors.iter().position(same) {
             return found;
         }
-        self.plan.tensors.push(PlannedTensor { extent, between_stages });
+        self.plan.tensors.push(PlannedTensor { extent, between_stages: false, is_scratch: true });
+        self.plan.tensors.len() - 1
+    }
+
+    /// The activations that the blocks of a stage change in place.
+    fn activations(&mut self, extent: Extent, between_stages: bool) -> TensorId {
+        self.plan.tensors.push(PlannedTensor { extent, between_stages, is_scratch: false });
         self.plan.tensors.len() - 1
     }
 
@@ -143,13 +154,25 @@ impl Lowering<'_> {
         self.plan.tensors[tensor].extent
     }
 
+    /// Bytes of the weights of a stage's blocks.
+    fn weight_bytes(&self, stage: usize) -> usize {
+        let stage = &self.model.network().stages()[stage];
+        let spatial = |stencil: Stencil| stage.block.group_size * stencil.taps().len();
+        let products: usize = match stage.block.operator {
+            Operator::Dense => 2 * 9 * stage.width,
+            _ => stage.block.stencils.map(|stencil| stage.width + spatial(stencil)).iter().sum(),
+        };
+        size_of::<f32>() * stage.blocks * stage.width * products
+    }
+
     fn stem(&mut self, [height, width]: [usize; 2]) -> Result<TensorId> {
         let network = self.model.network();
         let (stem, [channels, input_height, input_width]) = (network.stem(), network.input());
         let outputs = network.stages()[0].width;
         let border = (stem.kernel - 1) / 2;
-        let input = self.tensor(Extent::new(input_height, input_width, channels).with_border(border), false);
-        let output = self.tensor(Extent::new(height, width, outputs), true);
+        let input = self.scratch(Extent::new(input_height, input_width, channels).with_border(border));
+        // Images go through the first stage one at a time if its weights stay in the second level of cache meanwhile.
+        let output = self.activations(Extent::new(height, width, outputs), self.weight_bytes(0) > GROUP_BYTES / 2);
         let weights = fold::dense_with_norm(self.model, "stem", stem.norm, channels, outputs, stem.kernel)?;
         self.plan.stages.push(0);
         self.push("input", Op::Load { to: input });
@@ -163,20 +186,20 @@ impl Lowering<'_> {
         let weights =
             fold::dense_with_norm(self.model, &name, connection.norm, from.channels, outputs, connection.form.kernel())?;
         let (conv_name, pool_name) = (format!("{name}.conv"), format!("{name}.pool"));
-        let output = self.tensor(Extent::new(height, width, outputs), true);
+        let output = self.activations(Extent::new(height, width, outputs), true);
         match connection.form {
             ConnectionForm::PoolConv => {
-                let pooled = self.tensor(Extent::new(height, width, from.channels), false);
+                let pooled = self.scratch(Extent::new(height, width, from.channels));
                 self.push(&pool_name, Op::Pool { from: x, to: pooled });
                 self.convolve(&conv_name, pooled, output, weights, (1, true), false);
             }
             ConnectionForm::ConvPool => {
-                let wide = self.tensor(Extent { channels: outputs, ..from }, false);
+                let wide = self.scratch(Extent { channels: outputs, ..from });
                 self.convolve(&conv_name, x, wide, weights, (1, true), false);
                 self.push(&pool_name, Op::Pool { from: wide, to: output });
             }
             ConnectionForm::StridedConv => {
-                let padded = self.tensor(from.with_border(1), false);
+                let padded = self.scratch(from.with_border(1));
                 self.push(&format!("{name}.pad"), Op::Pad { from: x, to: padded });
                 self.convolve(&conv_name, padded, output, weights, (2, true), false);
             }
@@ -188,9 +211,9 @@ impl Lowering<'_> {
         let extent = self.extent(x);
         let [first, second] = fold::block(self.model, name, block, extent.channels)?;
         let (name1, name2) = (format!("{name}.conv1"), format!("{name}.conv2"));
-        let middle = self.tensor(extent, false);
+        let middle = self.scratch(extent);
         if block.operator == Operator::Dense {
-            let padded = self.tensor(extent.with_border(1), false);
+            let padded = self.scratch(extent.with_border(1));
             self.push(&format!("{name1}.pad"), Op::Pad { from: x, to: padded });
             self.convolve(&name1, padded, middle, first, (1, true), false);
             self.push(&format!("{name2}.pad"), Op::Pad { from: middle, to: padded });

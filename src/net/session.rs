@@ -371,7 +371,7 @@ impl<'a> Run<'a> {
                 for index in first..=last {
                     let op = &steps[index].op;
                     if let Op::Block { y, block, weights, .. } = op {
-                        let mut y = self.memory.activations[*y].write(image);
+                        let mut y = self.memory.activations[*y].write(self.slot(*y, image, worker));
                         let mut ring = self.memory.rings.write(worker..worker + 1);
                         block.run(weights, &mut y, &mut ring, |half| lap.end(index, half));
                     } else {
@@ -387,10 +387,10 @@ impl<'a> Run<'a> {
     /// True if an operator leaves its image in a tensor between stages, so that another image may follow.
     fn ends_image(&self, op: &Op) -> bool {
         match op {
-            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::Pool { to, .. } => {
+            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::Pool { to, .. } | Op::Block { y: to, .. } => {
                 self.plan.tensors[*to].between_stages
             }
-            Op::Block { .. } | Op::Head { .. } => true,
+            Op::Head { .. } => true,
         }
     }
 }
