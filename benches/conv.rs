@@ -13,6 +13,7 @@ mod data;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use data::values;
 use leanresnet::conv::{ConvDesc, ConvPlan, PackedWeights, Residual, TensorView, TensorViewMut};
+use leanresnet::internals::pack::zeros;
 use leanresnet::{Isa, Pool, Result, Stencil};
 
 /// Height (and width) and channels of blocks: `small`, `base` and `imagenet`, from their first to their last stages.
@@ -91,7 +92,7 @@ fn measure(criterion: &mut Criterion, name: &str, side: usize, layer: &Layer, im
                 layer.passes.iter().map(|pass| plan(pass).expect("a layer that has kernels")).collect();
             let output = plans[0].output_shape(shape).expect("images that fit");
             let (x_length, y_length) = (shape.iter().product::<usize>(), output.iter().product::<usize>());
-            let (x, mut y) = (values(images * x_length), vec![0.0; images * y_length]);
+            let (x, mut y) = (values(images * x_length), zeros(images * y_length));
             group.throughput(Throughput::Elements((2 * y_length * layer.macs) as u64));
             let id = BenchmarkId::new(isa.name(), format!("n1_h{side}_w{side}_c{channels}_t{threads}"));
             let mut image = 0;

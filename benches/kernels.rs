@@ -24,7 +24,7 @@ use leanresnet::internals::kernel::gradient::{
     StencilGradientCall, StencilGradientKernel, WeightGradientCall, WeightGradientKernel,
 };
 use leanresnet::internals::kernel::rows::{Layout, Source, Target};
-use leanresnet::internals::pack::{PANEL, PackedWeights, panels};
+use leanresnet::internals::pack::{Aligned, PANEL, PackedWeights, panels};
 use leanresnet::{Isa, Stencil};
 use std::hint::black_box;
 
@@ -186,13 +186,13 @@ fn stencil_gradient(kernel: StencilGradientKernel, x: &[f32], g: &[f32], (dstenc
 
 /// Memory of the elementwise operators.
 struct Buffers {
-    a: Vec<f32>,
-    b: Vec<f32>,
-    y: Vec<f32>,
-    p: Vec<f32>,
-    q: Vec<f32>,
-    r: Vec<f32>,
-    small: Vec<f32>,
+    a: Aligned,
+    b: Aligned,
+    y: Aligned,
+    p: Aligned,
+    q: Aligned,
+    r: Aligned,
+    small: Aligned,
     sums: (Vec<f64>, Vec<f64>),
 }
 

@@ -18,7 +18,7 @@ use leanresnet::internals::compiled;
 use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
 use leanresnet::internals::kernel::rows::{Layout, Source, Target};
-use leanresnet::internals::pack::PackedWeights;
+use leanresnet::internals::pack::{PackedWeights, zeros};
 use leanresnet::{Isa, Stencil};
 use std::time::{Duration, Instant};
 
@@ -85,7 +85,7 @@ fn compare(rows: &[Candidate], (side, channels): (usize, usize), rounds: usize) 
         PackedWeights::dense(channels, channels, 1, &matrix, &[])
     };
     let weights = weights.expect("sizes that fit");
-    let (x, mut y) = (values(side * side * channels), vec![0.0; side * side * channels]);
+    let (x, mut y) = (values(side * side * channels), zeros(side * side * channels));
     let mut times = vec![Vec::new(); rows.len()];
     for _ in 0..rounds {
         for (row, times) in rows.iter().zip(&mut times) {

@@ -1,12 +1,14 @@
 //! Phases of tasks on a pool's threads, without a fork and join per phase.
 //!
-//! Every thread walks through the same list of phases. In each it claims tasks from a counter until none is left, then waits
-//! until the claimed ones are done. The caller can finish all work alone: a thread that never arrives has claimed nothing, so
-//! nobody waits for it. A caller outside of the pool works as one of its threads, and at most one thread less helps it. A thread that
-//! is inside a task, or inside an offer that somebody's `join` waits for, does not help: while
-//! rayon waits, it may hand the thread another region's offer, and there the thread could wait for work that cannot go on before
-//! what lies below on its own stack. So waits only go from a region to those nested in its tasks, and nested use inside one pool
-//! cannot deadlock.
+//! Every thread walks through the same list of phases. In each it claims tasks until none is left, then waits until the claimed ones are
+//! done. The caller can finish all work alone: a thread that never arrives has claimed nothing, so no phase waits for it. (At the end,
+//! rayon keeps a caller from outside of the pool until one of the pool's threads has looked at what it was offered; where all of them are
+//! busy with other things for long, it waits for the first one.)
+//!
+//! A thread that is inside a task, or inside an offer that somebody's `join` waits for, does not help: while rayon waits, it may hand the
+//! thread another region's offer, and there the thread could wait for work that cannot go on before what lies below on its own stack. A
+//! region inside a task of a caller from outside runs on that caller alone, because all of the pool's threads may be waiting for that very
+//! task. So waits only go from a region to those nested in its tasks, and nested use inside one pool cannot deadlock.
 #![forbid(unsafe_code)]
 
 use std::any::Any;
@@ -47,7 +49,7 @@ struct Run<'a> {
 }
 
 impl Region {
-    /// Runs the program on the pool; the calling thread of the pool works too.
+    /// Runs the program on the pool and the calling thread.
     ///
     /// # Errors
     /// [`Error::Panicked`] if a task panicked; the other threads have left the region then.
@@ -56,8 +58,8 @@ impl Region {
         let threads = pool.threads();
         let (arrived, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let run = Run { program, phases: &self.phases, threads, arrived, left, panic: Mutex::new(None) };
-        if threads == 1 || (INSIDE.get() > 0 && rayon::current_thread_index().is_none()) {
-            // In a task that a caller outside of the pool does, all of the pool's threads may be waiting for that task.
+        let is_in_task_outside = INSIDE.get() > 0 && rayon::current_thread_index().is_none();
+        if threads == 1 || is_in_task_outside {
             run.work(0);
         } else {
             pool.join(|| run.lead(), || offer(&run, threads - 1));
