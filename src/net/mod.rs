@@ -20,6 +20,7 @@ pub(crate) mod plan;
 mod preprocess;
 mod preset;
 mod rename;
+mod run;
 mod session;
 mod stencil_key;
 mod table;

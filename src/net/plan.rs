@@ -43,7 +43,7 @@ pub(crate) enum Op {
     Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: Box<[PackedWeights; 2]>, products: [usize; 2] },
     /// 2x2 average pool.
     Pool { from: TensorId, to: TensorId },
-    /// Global average pool and linear layer.
+    /// Global average pool and linear layer; the extents are those of one image's pixel.
     Head { from: TensorId, conv: Convolution, weights: PackedWeights },
 }
 

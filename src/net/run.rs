@@ -1,0 +1,243 @@
+//! One run of a session: memory, and the plan's steps as phases of tasks.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::conv::pack::PackedWeights;
+use crate::exec::region::Program;
+use crate::exec::segment::Convolution;
+use crate::exec::shared::SharedBuffer;
+use crate::exec::tensor::{Activations, Extent, copy_rows_inside};
+use crate::kernel::rows::{Layout, Residual};
+use crate::net::images::Images;
+use crate::net::plan::{Op, Plan, TensorId};
+use crate::net::timing::{Lap, Timer};
+
+/// Everything that a run writes.
+pub(super) struct Memory {
+    workers: usize,
+    activations: Vec<Activations>,
+    /// Per worker: the middle rows of a block.
+    rings: SharedBuffer<f32>,
+    /// Per worker: the pooled pixels of a group before the head.
+    pooled: SharedBuffer<f32>,
+    pub(super) logits: SharedBuffer<f32>,
+}
+
+impl Memory {
+    pub(super) fn new(plan: &Plan, max_batch: usize, workers: usize) -> Self {
+        let images = |between_stages| if between_stages { max_batch } else { workers };
+        let activations =
+            plan.tensors.iter().map(|tensor| Activations::new(images(tensor.between_stages), tensor.extent)).collect();
+        let ring = |op: &Op| if let Op::Block { block, .. } = op { block.ring_elements() } else { 0 };
+        let group = plan.group(plan.stages.len() - 1, max_batch, 1);
+        let pixels = |op: &Op| if let Op::Head { conv, .. } = op { group * conv.input.channels } else { 0 };
+        let most = |size: &dyn Fn(&Op) -> usize| plan.steps.iter().map(|step| size(&step.op)).max().unwrap_or(0);
+        Memory {
+            workers,
+            activations,
+            rings: SharedBuffer::new(workers, most(&ring)),
+            pooled: SharedBuffer::new(workers, most(&pixels)),
+            logits: SharedBuffer::new(max_batch, plan.classes),
+        }
+    }
+
+    pub(super) fn ensure_workers(&mut self, plan: &Plan, max_batch: usize, workers: usize) {
+        if workers > self.workers {
+            *self = Memory::new(plan, max_batch, workers);
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let activations: usize = self.activations.iter().map(Activations::bytes).sum();
+        activations + self.rings.bytes() + self.pooled.bytes() + self.logits.bytes()
+    }
+}
+
+/// One run of up to `max_batch` images, as phases of tasks.
+///
+/// With at least as many images as threads, a phase is a stage and a task a group of images that goes through it depth-first.
+/// With fewer, a phase is one operator and a task some of its output rows of one image.
+pub(super) struct Run<'a> {
+    plan: &'a Plan,
+    memory: &'a Memory,
+    images: Images<'a>,
+    count: usize,
+    threads: usize,
+    split_images: bool,
+    timer: Option<&'a Timer>,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(plan: &'a Plan, memory: &'a Memory, images: Images<'a>, threads: usize, timer: Option<&'a Timer>) -> Self {
+        let count = images.shape()[0];
+        Run { plan, memory, images, count, threads, split_images: count < threads, timer }
+    }
+
+    /// Images of a stage's groups.
+    fn group(&self, stage: usize) -> usize {
+        self.plan.group(stage, self.count, self.threads)
+    }
+
+    /// With split images: the step of a phase, and which half of a block it is.
+    fn split_phase(&self, phase: usize) -> (usize, usize) {
+        let mut left = phase;
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            let halves = if matches!(step.op, Op::Block { .. }) { 2 } else { 1 };
+            if left < halves {
+                return (index, left);
+            }
+            left -= halves;
+        }
+        (self.plan.steps.len() - 1, 0)
+    }
+
+    /// The image of a tensor that holds `image`: tensors within a stage have one per worker or, with split images, per image.
+    fn slot(&self, tensor: TensorId, image: usize, temporary: usize) -> usize {
+        if self.plan.tensors[tensor].between_stages { image } else { temporary }
+    }
+
+    /// Runs `rows` of a step on one image; blocks are run whole, by `block`, or by halves.
+    fn step(&self, op: &Op, half: usize, image: usize, temporary: usize, rows: Range<usize>, worker: usize) {
+        let tensors = &self.memory.activations;
+        let slot = |tensor| self.slot(tensor, image, temporary);
+        match op {
+            Op::Load { to } => {
+                let extent = tensors[*to].extent;
+                let inner = rows.start + extent.border..rows.end + extent.border;
+                let mut band = tensors[*to].write_rows(slot(*to), inner);
+                let origin = (extent.border * extent.channels, extent.row());
+                self.images.copy_rows(image, rows, &mut band, origin, &self.plan.byte_map);
+            }
+            Op::Pad { from, to } => {
+                let (from_extent, extent) = (tensors[*from].extent, tensors[*to].extent);
+                let inside = rows.start + extent.border..rows.end + extent.border;
+                let x = tensors[*from].read(slot(*from));
+                let mut y = tensors[*to].write_rows(slot(*to), inside);
+                let source = &x[rows.start * from_extent.row()..rows.end * from_extent.row()];
+                copy_rows_inside(source, &mut y, extent);
+            }
+            Op::Convolve { from, to, conv, weights, add_to_output } => {
+                let x = tensors[*from].read(slot(*from));
+                let mut y = tensors[*to].write_rows(slot(*to), rows.clone());
+                let residual = if *add_to_output { Residual::Output } else { Residual::None };
+                let layout = conv.output_layout().starting_at(rows.start);
+                conv.run(weights, (&x, conv.input_layout()), (&mut y, layout), residual, rows);
+            }
+            Op::Block { y, middle, block, weights, .. } => {
+                let (from, to, conv) = if half == 0 { (*y, *middle, &block.first) } else { (*middle, *y, &block.second) };
+                let x = tensors[from].read(slot(from));
+                let mut output = tensors[to].write_rows(slot(to), rows.clone());
+                let residual = if half == 0 { Residual::None } else { Residual::Output };
+                let layout: Layout = conv.output_layout().starting_at(rows.start);
+                conv.run(&weights[half], (&x, conv.input_layout()), (&mut output, layout), residual, rows);
+            }
+            Op::Pool { from, to } => {
+                let (input, output) = (tensors[*from].extent, tensors[*to].extent);
+                let x = tensors[*from].read(slot(*from));
+                let mut y = tensors[*to].write_rows(slot(*to), rows.clone());
+                for (row, y) in rows.zip(y.chunks_exact_mut(output.row())) {
+                    let upper = &x[2 * row * input.row()..(2 * row + 2) * input.row()];
+                    self.plan.kernels.elementwise.pool(upper, input.row(), y, output.channels, 0.25);
+                }
+            }
+            Op::Head { from, conv, weights } => self.head(*from, (conv, weights), image..image + 1, temporary, worker),
+        }
+    }
+
+    /// Global average pool and linear layer of some images, whose weights are read once.
+    fn head(
+        &self,
+        from: TensorId,
+        (conv, weights): (&Convolution, &PackedWeights),
+        images: Range<usize>,
+        temporary: usize,
+        worker: usize,
+    ) {
+        let tensor = &self.memory.activations[from];
+        let mut pooled = self.memory.pooled.write(worker..worker + 1);
+        let pooled = &mut pooled[..images.len() * conv.input.channels];
+        for (pixel, image) in pooled.chunks_exact_mut(conv.input.channels).zip(images.clone()) {
+            let x = tensor.read(self.slot(from, image, temporary));
+            self.plan.kernels.elementwise.global_pool(&x, pixel, 1.0 / tensor.extent.pixels() as f32);
+        }
+        let row_of_pixels = |extent: Extent| Extent { width: images.len(), ..extent };
+        let conv = Convolution { input: row_of_pixels(conv.input), output: row_of_pixels(conv.output), ..*conv };
+        conv.image(weights, pooled, &mut self.memory.logits.write(images), Residual::None);
+    }
+
+    /// One group of images through a whole stage.
+    fn run_group(&self, stage: usize, group: usize, worker: usize) {
+        let size = self.group(stage);
+        let images = group * size..((group + 1) * size).min(self.count);
+        let steps = &self.plan.steps;
+        let Range { start: mut first, end: stage_end } = self.plan.stage(stage);
+        let mut lap = Lap::start(self.timer);
+        while first < stage_end {
+            if let Op::Head { from, conv, weights } = &steps[first].op {
+                self.head(*from, (conv, weights), images.clone(), worker, worker);
+                lap.end(first, 0);
+                first += 1;
+                continue;
+            }
+            // Tensors within a stage hold one image, so steps that hand one to the next run together, image by image.
+            let last = (first..stage_end).find(|&step| self.ends_image(&steps[step].op)).unwrap_or(stage_end - 1);
+            for image in images.clone() {
+                for index in first..=last {
+                    let op = &steps[index].op;
+                    if let Op::Block { y, block, weights, .. } = op {
+                        let mut y = self.memory.activations[*y].write(self.slot(*y, image, worker));
+                        let mut ring = self.memory.rings.write(worker..worker + 1);
+                        block.run(weights, &mut y, &mut ring, |half| lap.end(index, half));
+                    } else {
+                        self.step(op, 0, image, worker, 0..self.plan.output(op).0, worker);
+                        lap.end(index, 0);
+                    }
+                }
+            }
+            first = last + 1;
+        }
+    }
+
+    /// True if an operator leaves its image in a tensor between stages, so that another image may follow.
+    fn ends_image(&self, op: &Op) -> bool {
+        match op {
+            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::Pool { to, .. } | Op::Block { y: to, .. } => {
+                self.plan.tensors[*to].between_stages
+            }
+            Op::Head { .. } => true,
+        }
+    }
+}
+
+impl Program for Run<'_> {
+    fn phases(&self) -> usize {
+        if !self.split_images {
+            return self.plan.stages.len();
+        }
+        self.plan.steps.iter().map(|step| if matches!(step.op, Op::Block { .. }) { 2 } else { 1 }).sum()
+    }
+
+    fn tasks(&self, phase: usize) -> usize {
+        if !self.split_images {
+            return self.count.div_ceil(self.group(phase));
+        }
+        let (step, _) = self.split_phase(phase);
+        let (rows, _) = self.plan.output(&self.plan.steps[step].op);
+        self.count * rows.min(self.threads.div_ceil(self.count.max(1)))
+    }
+
+    fn run(&self, phase: usize, task: usize, worker: usize) {
+        if !self.split_images {
+            return self.run_group(phase, task, worker);
+        }
+        let (step, half) = self.split_phase(phase);
+        let parts = self.tasks(phase) / self.count;
+        let (image, part) = (task / parts, task % parts);
+        let op = &self.plan.steps[step].op;
+        let (rows, _) = self.plan.output(op);
+        let mut lap = Lap::start(self.timer);
+        self.step(op, half, image, image, rows * part / parts..rows * (part + 1) / parts, worker);
+        lap.end(step, half);
+    }
+}
