@@ -173,6 +173,8 @@ fn bench() {
     assert_eq!(train.json("bench", CELL)["what"], "train");
     let words = ["bench", "layer", "--shape", "4x4x8", "--seconds", "0.02", "--rounds", "1"];
     assert!(scratch.run(&words).expect(0).stdout.contains("GFLOP/s"));
+    let text = scratch.run(&[&words[..], &["--group-size", "4", "--stride", "2"]].concat()).expect(0).stdout;
+    assert!(text.contains("lean fused cross5 groups of 4 stride 2 4x4x8"), "{text}");
     scratch.run(&["bench", "layer", "--shape", "4x4"]).expect_error(2, &["HEIGHTxWIDTHxCHANNELS"]);
     scratch.run(&["bench", "net", "--seconds", "0"]).expect_error(2, &["--seconds"]);
     scratch.run(&["bench", "net", "--bach", "3"]).expect_error(2, &["--bach", "hint: leanresnet bench net --help"]);

@@ -41,7 +41,10 @@ impl Subject {
     fn words(&self) -> String {
         let shape = self.shape.map(|[height, width, channels]| format!("{height}x{width}x{channels}"));
         let stencil = self.stencil.map(str::to_owned);
-        let words = [self.preset.clone(), self.op.clone(), self.variant.clone(), stencil, shape];
+        let beyond_one =
+            |what: &str, value: Option<usize>| value.filter(|&value| value > 1).map(|value| format!("{what} {value}"));
+        let (groups, stride) = (beyond_one("groups of", self.group_size), beyond_one("stride", self.stride));
+        let words = [self.preset.clone(), self.op.clone(), self.variant.clone(), stencil, groups, stride, shape];
         let all: Vec<String> = [Some(self.what.to_owned())].into_iter().chain(words).flatten().collect();
         all.join(" ")
     }
