@@ -59,6 +59,9 @@ impl Convolution {
 /// Bytes of the ring of middle rows that stay in the first or second level of cache between two convolutions.
 const RING_BYTES: usize = 64 * 1024;
 
+/// Bytes of the two matrices from which on they do not stay in the second level of cache from one band to the next.
+const LARGE_MATRICES: usize = 1 << 20;
+
 /// Two lean convolutions in a row, of which the second adds to its output in place: y += L2 (relu) L1 y.
 ///
 /// The middle rows live in a ring. The second convolution runs behind the first by the larger radius of their stencils: by then the
@@ -70,9 +73,12 @@ pub(crate) struct InPlaceBlock {
 }
 
 impl InPlaceBlock {
-    /// Rows of the middle that are computed at a time.
+    /// Rows of the middle that are computed at a time: all of them where each band would bring the matrices from beyond the cache again.
     fn band(&self) -> usize {
-        let row_bytes = 4 * self.first.output.row();
+        let (row_bytes, channels) = (4 * self.first.output.row(), self.first.output.channels);
+        if 2 * 4 * channels * channels > LARGE_MATRICES {
+            return self.first.output.height.max(2);
+        }
         (RING_BYTES / row_bytes).clamp(2, self.first.output.height.max(2))
     }
 
