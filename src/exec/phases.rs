@@ -141,6 +141,11 @@ impl Pause {
     pub(super) fn once(&mut self) {
         loom::thread::yield_now();
     }
+
+    #[expect(clippy::unused_self, reason = "the shape of the real one")]
+    pub(super) fn spin(&mut self) -> bool {
+        false
+    }
 }
 
 #[cfg(all(test, not(loom)))]
