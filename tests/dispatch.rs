@@ -1,9 +1,13 @@
 //! Which tier runs: what `LEANRESNET_ISA` does, in child processes since it is read once; and what the archives hold.
 #![forbid(unsafe_code)]
 
+#[path = "common/program.rs"]
+mod program;
+
 use leanresnet::internals::compiled;
 use leanresnet::internals::dispatch::Kernels;
 use leanresnet::{ErrorKind, Isa};
+use program::this_program;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,21 +28,6 @@ fn child_reports_its_tier() {
             assert_eq!(Isa::active().expect_err("read once, refused again").to_string(), error.to_string());
             println!("error: {error}");
         }
-    }
-}
-
-/// This program again, under the emulator that runs it if there is one (Cargo's variable for it).
-fn this_program() -> Command {
-    let program = std::env::current_exe().expect("the path of this program");
-    let runner = std::env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER").unwrap_or_default();
-    let mut words = runner.split_whitespace();
-    match words.next().filter(|_| cfg!(target_arch = "aarch64")) {
-        Some(emulator) => {
-            let mut command = Command::new(emulator);
-            command.args(words).arg(program);
-            command
-        }
-        None => Command::new(program),
     }
 }
 

@@ -1,8 +1,11 @@
 //! What `LEANRESNET_LOG` makes a session write to stderr, in child processes since it is read once.
 #![forbid(unsafe_code)]
 
+#[path = "common/program.rs"]
+mod program;
+
 use leanresnet::{Images, Isa, Model, Network, Pool, Session};
-use std::process::Command;
+use program::this_program;
 
 /// What the child process below is asked by.
 const CHILD: &str = "child_runs_a_session";
@@ -16,21 +19,6 @@ fn child_runs_a_session() {
     let pixels = [0.5; 3 * 8 * 8];
     for _ in 0..2 {
         session.run(Images::nhwc_f32(&pixels, [1, 3, 8, 8]).unwrap()).unwrap();
-    }
-}
-
-/// This program again, under the emulator that runs it if there is one (Cargo's variable for it).
-fn this_program() -> Command {
-    let program = std::env::current_exe().expect("the path of this program");
-    let runner = std::env::var("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER").unwrap_or_default();
-    let mut words = runner.split_whitespace();
-    match words.next().filter(|_| cfg!(target_arch = "aarch64")) {
-        Some(emulator) => {
-            let mut command = Command::new(emulator);
-            command.args(words).arg(program);
-            command
-        }
-        None => Command::new(program),
     }
 }
 

@@ -195,6 +195,15 @@ with_fields!(Connection {
 });
 
 impl Block {
+    /// Multiply-adds of one output of each convolution of a block of this width.
+    pub(crate) fn products(&self, width: usize) -> [usize; 2] {
+        match self.operator {
+            Operator::Dense => [9 * width; 2],
+            operator if operator.has_stencil() => self.stencils.map(|stencil| width + self.group_size * stencil.taps().len()),
+            _ => [width; 2],
+        }
+    }
+
     /// The same with `stencil` in both convolutions.
     #[must_use]
     pub fn with_stencil(self, stencil: Stencil) -> Self {

@@ -93,7 +93,7 @@ fn parts<'a>(plan: &Plan, step: &'a Step) -> Vec<Part<'a>> {
                 adds: half == 1,
                 convolution: Some((conv, &weights[half])),
                 products: products[half],
-                other_weights: weight_bytes(&weights[1 - half]),
+                other_weights: weights[1 - half].bytes(),
                 ..plain(Place::Tensor(input), Place::Tensor(output))
             };
             vec![part(0, *y, *middle, &block.first), part(1, *middle, *y, &block.second)]
@@ -115,7 +115,7 @@ impl Part<'_> {
     }
 
     fn weights(&self) -> usize {
-        self.convolution.map_or(0, |(_, weights)| weight_bytes(weights))
+        self.convolution.map_or(0, |(_, weights)| weights.bytes())
     }
 
     fn bytes(&self, plan: &Plan) -> usize {
@@ -123,7 +123,7 @@ impl Part<'_> {
         self.input.bytes(plan) + passes * self.output.bytes(plan) + self.weights()
     }
 
-    /// Where threads share the images: those of one group stay in use for a stage, those that another stage wrote for the run.
+    /// Where threads share the images: those of one group stay in use for a stage, the caller's for the run.
     fn working_set(&self, plan: &Plan, stage: usize, cut: Cut) -> usize {
         let share = cut.images.div_ceil(cut.threads);
         let group = plan.group(stage, cut.images, cut.threads);
@@ -131,8 +131,8 @@ impl Part<'_> {
             let images = match place {
                 Place::Worker(_) => 1,
                 Place::Tensor(tensor) if !plan.tensors[tensor].between_stages => 1,
-                Place::Tensor(tensor) if writes(plan, stage, tensor) => group,
-                Place::Tensor(_) | Place::Caller(_) => share,
+                Place::Tensor(_) => group,
+                Place::Caller(_) => share,
             };
             images * place.bytes(plan)
         };
@@ -154,20 +154,6 @@ impl Place {
                 Place::Caller(values) | Place::Worker(values) => values,
             }
     }
-}
-
-fn weight_bytes(weights: &PackedWeights) -> usize {
-    let scale = weights.scale.as_ref().map_or(0, |(scale, shift)| scale.len() + shift.len());
-    VALUE * (weights.matrix.len() + weights.stencil.len() + weights.bias.len() + scale)
-}
-
-/// True if a stage writes a tensor.
-fn writes(plan: &Plan, stage: usize, tensor: TensorId) -> bool {
-    plan.steps[plan.stage(stage)].iter().any(|step| match &step.op {
-        Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::Pool { to, .. } => *to == tensor,
-        Op::Block { y, .. } => *y == tensor,
-        Op::Head { .. } => false,
-    })
 }
 
 #[cfg(test)]

@@ -132,13 +132,11 @@ impl Walk {
     fn stage(&mut self, stage_index: usize, stage: &Stage) {
         let block = &stage.block;
         let norm = |at: usize| if block.norms >= at { block.norm } else { Norm::None };
-        let (operations, products) = match block.operator {
-            Operator::Dense => (["dense"; 2].map(str::to_owned), [9 * self.width; 2]),
-            operator if operator.has_stencil() => (
-                block.stencils.map(|stencil| format!("{operator} {stencil}")),
-                block.stencils.map(|stencil| self.width + block.group_size * stencil.taps().len()),
-            ),
-            operator => ([operator.to_string(), operator.to_string()], [self.width; 2]),
+        let products = block.products(self.width);
+        let operations = match block.operator {
+            Operator::Dense => ["dense"; 2].map(str::to_owned),
+            operator if operator.has_stencil() => block.stencils.map(|stencil| format!("{operator} {stencil}")),
+            operator => [operator.to_string(), operator.to_string()],
         };
         for index in 0..stage.blocks {
             let name = |part: &str| format!("stages.{stage_index}.{index}.{part}");

@@ -24,13 +24,12 @@ pub(crate) fn dispatch_report(isa: Isa, threads: usize, kernels: &[(String, &'st
 
 /// A table of the layers with their milliseconds per image, shares of the whole, speeds and kernels.
 pub(crate) fn timing_report(timings: &[LayerTiming]) -> String {
-    let milliseconds = |layer: &LayerTiming| 1e3 * layer.time.as_secs_f64() / (layer.threads as u64 * layer.images.max(1)) as f64;
-    let total: f64 = timings.iter().map(milliseconds).sum();
+    let total: f64 = timings.iter().map(LayerTiming::milliseconds).sum();
     let (runs, images, threads) = timings.first().map_or((0, 0, 0), |layer| (layer.runs, layer.images, layer.threads));
     let mut text = format!("timing runs {runs}, images {images}, threads {threads}, {total:.4} ms/image\n");
     let width = timings.iter().map(|layer| layer.name.len()).max().unwrap_or(0);
     for layer in timings {
-        let each = milliseconds(layer);
+        let each = layer.milliseconds();
         let share = if total > 0.0 { 100.0 * each / total } else { 0.0 };
         let gflops = if each > 0.0 { 2.0 * layer.macs as f64 / each / 1e6 } else { 0.0 };
         let line = format!(

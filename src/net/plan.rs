@@ -13,7 +13,6 @@ use crate::net::architecture::{Block, ConnectionForm, Operator};
 use crate::net::fold;
 use crate::net::images::ByteMap;
 use crate::net::model::Model;
-use crate::stencil::Stencil;
 
 /// A tensor of the plan: an index of [`Plan::tensors`].
 pub(crate) type TensorId = usize;
@@ -157,12 +156,7 @@ impl Lowering<'_> {
     /// Bytes of the weights of a stage's blocks.
     fn weight_bytes(&self, stage: usize) -> usize {
         let stage = &self.model.network().stages()[stage];
-        let spatial = |stencil: Stencil| stage.block.group_size * stencil.taps().len();
-        let products: usize = match stage.block.operator {
-            Operator::Dense => 2 * 9 * stage.width,
-            _ => stage.block.stencils.map(|stencil| stage.width + spatial(stencil)).iter().sum(),
-        };
-        size_of::<f32>() * stage.blocks * stage.width * products
+        size_of::<f32>() * stage.blocks * stage.width * stage.block.products(stage.width).iter().sum::<usize>()
     }
 
     fn stem(&mut self, [height, width]: [usize; 2]) -> Result<TensorId> {
@@ -225,7 +219,7 @@ impl Lowering<'_> {
             Convolution { kernel, input: extent, output: extent, stride: 1, relu }
         };
         let pair = InPlaceBlock { first: convolution(&first, true), second: convolution(&second, block.relu_after_sum) };
-        let products = block.stencils.map(|stencil| extent.channels + block.group_size * stencil.taps().len());
+        let products = block.products(extent.channels);
         self.push(name, Op::Block { y: x, middle, block: pair, weights: Box::new([first, second]), products });
         Ok(())
     }

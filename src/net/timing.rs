@@ -15,8 +15,7 @@ use crate::net::plan::Plan;
 /// Norms are folded into convolutions and have no entry. `input` copies the caller's images, names that end in `.pad` copy
 /// activations into a border of zeros; `head` includes the global average pool.
 ///
-/// The milliseconds per image that a layer adds to a run are `1e3 * time.as_secs_f64() / threads / images`; with several threads the
-/// time for which some wait for others is in no entry.
+/// With several threads, the time for which some wait for others is in no entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LayerTiming {
@@ -38,9 +37,16 @@ pub struct LayerTiming {
     /// (what it adds to is read and written) and its packed weights.
     pub bytes: u64,
     /// Bytes that one thread goes through before it comes back to the same values, in the largest run: it tells which level of
-    /// cache `bytes` come from. Activations within a stage count for a group of images, those that another stage wrote for the
-    /// thread's share of the batch; weights count once.
+    /// cache `bytes` come from. Activations between stages count for a group of images, the caller's images for the thread's share of
+    /// the batch, others for one image; weights count once.
     pub working_set: u64,
+}
+
+impl LayerTiming {
+    /// Milliseconds per image that the layer adds to a run: its time by the number of threads and images.
+    pub fn milliseconds(&self) -> f64 {
+        1e3 * self.time.as_secs_f64() / (self.threads as u64 * self.images.max(1)) as f64
+    }
 }
 
 /// The clocks of a session.

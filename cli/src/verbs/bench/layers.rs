@@ -58,15 +58,11 @@ impl LayerClock {
         let layers = self.rounds.first().map_or(0, Vec::len);
         (0..layers)
             .map(|index| {
-                let times: Vec<f64> = self.rounds.iter().map(|round| milliseconds(&round[index])).collect();
+                let times: Vec<f64> = self.rounds.iter().map(|round| round[index].milliseconds()).collect();
                 row(&self.rounds[0][index], median(&times), peak_gflops, bandwidths)
             })
             .collect()
     }
-}
-
-fn milliseconds(layer: &LayerTiming) -> f64 {
-    1e3 * layer.time.as_secs_f64() / (layer.threads as u64 * layer.images) as f64
 }
 
 fn row(layer: &LayerTiming, ms: f64, peak_gflops: Option<f64>, bandwidths: &mut Bandwidths) -> LayerRow {
