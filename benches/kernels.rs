@@ -23,7 +23,8 @@ use leanresnet::internals::kernel::elementwise::{Elementwise, MomentumStep};
 use leanresnet::internals::kernel::gradient::{
     StencilGradientCall, StencilGradientKernel, WeightGradientCall, WeightGradientKernel,
 };
-use leanresnet::internals::kernel::rows::{Layout, Source, Target};
+use leanresnet::internals::kernel::rows::{Layout, Source};
+use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::pack::{Aligned, PANEL, PackedWeights, panels};
 use leanresnet::{Isa, Stencil};
 use std::hint::black_box;
@@ -146,7 +147,7 @@ fn convolve(
     y: &mut [f32],
     (height, width): (usize, usize),
 ) {
-    let y = Target { data: y, layout: Layout::image(height, width, weights.channels()) };
+    let y = Target::new(y, Layout::image(height, width, weights.channels()));
     kernel.run(&mut ConvCall::new(weights, Source { data: x, layout }, y, (height, width)));
 }
 

@@ -17,7 +17,8 @@ use generator::registry::{ROWS, Row};
 use leanresnet::internals::compiled;
 use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
-use leanresnet::internals::kernel::rows::{Layout, Source, Target};
+use leanresnet::internals::kernel::rows::{Layout, Source};
+use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::pack::{PackedWeights, zeros};
 use leanresnet::{Isa, Stencil};
 use std::time::{Duration, Instant};
@@ -91,7 +92,7 @@ fn compare(rows: &[Candidate], (side, channels): (usize, usize), rounds: usize) 
         for (row, times) in rows.iter().zip(&mut times) {
             let layout = Layout::image(side, side, channels);
             times.push(time(|| {
-                let (source, target) = (Source { data: &x, layout }, Target { data: &mut y, layout });
+                let (source, target) = (Source { data: &x, layout }, Target::new(&mut y, layout));
                 row.kernel.run(&mut ConvCall::new(&weights, source, target, (side, side)));
             }));
         }

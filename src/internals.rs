@@ -18,7 +18,7 @@ pub mod dispatch {
 }
 /// Kernels behind safe calls.
 pub mod kernel {
-    pub use crate::kernel::{conv, elementwise, gradient, rows};
+    pub use crate::kernel::{conv, elementwise, gradient, rows, target};
 }
 /// The synchronisation of threads alone.
 pub use crate::exec::region::TimedPhases;

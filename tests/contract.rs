@@ -5,7 +5,8 @@ use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
 use leanresnet::internals::kernel::elementwise::MomentumStep;
 use leanresnet::internals::kernel::gradient::{StencilGradientCall, WeightGradientCall};
-use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
+use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source};
+use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::pack::{PANEL, PackedWeights};
 use leanresnet::{Isa, Stencil};
 use std::cell::Cell;
@@ -63,7 +64,7 @@ impl Sizes {
             kernel.run(&mut ConvCall {
                 weights: &self.weights,
                 x: Source { data: &x, layout: self.x.1 },
-                y: Target { data: &mut y, layout: self.y.1 },
+                y: Target::new(&mut y, self.y.1),
                 residual: Residual::Rows(Source { data: &residual, layout: self.residual.1 }),
                 epilogue: Epilogue::default(),
                 rows: self.rows.clone(),

@@ -4,7 +4,8 @@
 use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
 use leanresnet::internals::kernel::gradient::{StencilGradientCall, WeightGradientCall};
-use leanresnet::internals::kernel::rows::{Epilogue, Layout, Source, Target};
+use leanresnet::internals::kernel::rows::{Epilogue, Layout, Source};
+use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::pack::{PANEL, PackedWeights, panels};
 use leanresnet::{Isa, Stencil};
 
@@ -68,7 +69,7 @@ fn run(kernel: ConvKernel, weights: &PackedWeights, x: &[f32], (height, width): 
     let pixel = weights.row_length() / weights.kernel_rows().max(1);
     let mut y = vec![f32::NAN; height * width * weights.channels()];
     let source = Source { data: x, layout: Layout::image(height, width, pixel) };
-    let target = Target { data: &mut y, layout: Layout::image(height, width, weights.channels()) };
+    let target = Target::new(&mut y, Layout::image(height, width, weights.channels()));
     let whole = ConvCall::new(weights, source, target, (height, width));
     kernel.run(&mut ConvCall { epilogue: Epilogue { relu, from_output: false }, ..whole });
     y

@@ -10,6 +10,7 @@ use crate::exec::segment::Convolution;
 use crate::exec::tensor::Extent;
 use crate::kernel::conv::ConvKernel;
 use crate::kernel::rows::{self, Layout, Source};
+use crate::kernel::target::Target;
 
 /// Bytes of input rows that are copied at a time beside the zeros that a dense kernel reads: they stay in the second level of cache.
 const BAND_BYTES: usize = 128 * 1024;
@@ -101,6 +102,6 @@ impl Work<'_> {
             Residual::Output => rows::Residual::Output,
             Residual::Tensor(tensor) => rows::Residual::Rows(Source { data: tensor.image(image), layout: output }),
         };
-        self.convolution.run(self.weights, x, (y, output.starting_at(y_first)), residual, range);
+        self.convolution.run(self.weights, x, Target::new(y, output.starting_at(y_first)), residual, range);
     }
 }

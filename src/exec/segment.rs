@@ -6,7 +6,9 @@ use std::ops::Range;
 use crate::conv::pack::PackedWeights;
 use crate::exec::tensor::Extent;
 use crate::kernel::conv::{ConvCall, ConvKernel};
-use crate::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
+use crate::kernel::elementwise::Elementwise;
+use crate::kernel::rows::{Epilogue, Layout, Residual, Source};
+use crate::kernel::target::Target;
 
 /// Everything about a convolution but its weights: it runs on any image of one size.
 #[derive(Clone, Copy, Debug)]
@@ -34,16 +36,16 @@ impl Convolution {
         self.output.layout()
     }
 
-    /// Computes `rows` of one output image.
+    /// Computes `rows` of one output image, of which `y` may be some panels.
     pub(crate) fn run(
         &self,
         weights: &PackedWeights,
         (x, x_layout): Rows<'_>,
-        (y, y_layout): (&mut [f32], Layout),
+        y: Target<'_>,
         residual: Residual<'_>,
         rows: Range<usize>,
     ) {
-        let (x, y) = (Source { data: x, layout: x_layout }, Target { data: y, layout: y_layout });
+        let x = Source { data: x, layout: x_layout };
         let epilogue = Epilogue { relu: self.relu, from_output: false };
         let whole = ConvCall::new(weights, x, y, (self.output.height, self.output.width));
         let input = (self.input.height, self.input.width);
@@ -52,7 +54,8 @@ impl Convolution {
 
     /// Computes one whole output image from one whole input image.
     pub(crate) fn image(&self, weights: &PackedWeights, x: &[f32], y: &mut [f32], residual: Residual<'_>) {
-        self.run(weights, (x, self.input_layout()), (y, self.output_layout()), residual, 0..self.output.height);
+        let y = Target::new(y, self.output_layout());
+        self.run(weights, (x, self.input_layout()), y, residual, 0..self.output.height);
     }
 }
 
@@ -61,6 +64,78 @@ const RING_BYTES: usize = 64 * 1024;
 
 /// Bytes of the two matrices from which on they do not stay in the second level of cache from one band to the next.
 const LARGE_MATRICES: usize = 1 << 20;
+
+/// A 2x2 average pool and a 1x1 convolution, one after the other, without a tensor between them.
+#[derive(Clone, Copy)]
+pub(crate) struct PooledConvolution {
+    /// Its input is the pooled image, or its output the one that is pooled.
+    pub(crate) conv: Convolution,
+    pub(crate) pool_first: bool,
+    pub(crate) elementwise: &'static Elementwise,
+    /// The image that goes in and the one that comes out.
+    pub(crate) input: Extent,
+    pub(crate) output: Extent,
+}
+
+impl PooledConvolution {
+    /// The image between the two.
+    pub(crate) fn middle(&self) -> Extent {
+        if self.pool_first { self.conv.input } else { self.conv.output }
+    }
+
+    /// Output rows that are computed at a time.
+    fn band(&self) -> usize {
+        (RING_BYTES / (4 * self.middle_rows(1) * self.middle().row())).clamp(1, self.output.height.max(1))
+    }
+
+    /// Rows of the middle that belong to so many rows of the output.
+    fn middle_rows(&self, rows: usize) -> usize {
+        if self.pool_first { rows } else { 2 * rows }
+    }
+
+    /// Elements of scratch memory that a run needs.
+    pub(crate) fn scratch_elements(&self) -> usize {
+        self.middle_rows(self.band()) * self.middle().row()
+    }
+
+    /// Computes `rows` of one output image, of which `y` may be some panels if the pool comes first. `scratch`:
+    /// [`PooledConvolution::scratch_elements`] values. `done`: called after each band of the first (0) and of the second (1) operator.
+    pub(crate) fn run(
+        &self,
+        weights: &PackedWeights,
+        x: &[f32],
+        mut y: Target<'_>,
+        rows: Range<usize>,
+        scratch: &mut [f32],
+        mut done: impl FnMut(usize),
+    ) {
+        for start in rows.clone().step_by(self.band()) {
+            let band = start..(start + self.band()).min(rows.end);
+            let middle = self.middle_rows(band.start)..self.middle_rows(band.end);
+            let held = &mut scratch[..middle.len() * self.middle().row()];
+            let layout = self.middle().layout().starting_at(middle.start);
+            if self.pool_first {
+                self.pool(&x[2 * band.start * self.input.row()..], held);
+                done(0);
+                self.conv.run(weights, (held, layout), y.reborrow(), Residual::None, band);
+            } else {
+                self.conv.run(weights, (x, self.conv.input_layout()), Target::new(held, layout), Residual::None, middle);
+                done(0);
+                self.pool(held, y.rows_mut(band));
+            }
+            done(1);
+        }
+    }
+
+    /// Pools as many rows as there are in `y`; `x` begins with the upper row of the first pair.
+    fn pool(&self, x: &[f32], y: &mut [f32]) {
+        let (from, channels) = (if self.pool_first { self.input } else { self.middle() }, self.middle().channels);
+        let row = from.width / 2 * channels;
+        for (x, y) in x.chunks(2 * from.row()).zip(y.chunks_exact_mut(row)) {
+            self.elementwise.pool(x, from.row(), y, channels, 0.25);
+        }
+    }
+}
 
 /// Two lean convolutions in a row, of which the second adds to its output in place: y += L2 (relu) L1 y.
 ///
@@ -104,11 +179,12 @@ impl InPlaceBlock {
         let (mut computed, mut finished) = (0, 0);
         while finished < height {
             let next = (computed + self.band()).min(height);
-            self.first.run(&weights[0], (y, self.first.input_layout()), (ring, ring_layout), Residual::None, computed..next);
+            let middle = Target::new(&mut *ring, ring_layout);
+            self.first.run(&weights[0], (y, self.first.input_layout()), middle, Residual::None, computed..next);
             done(0);
             computed = next;
             let ready = if computed == height { height } else { computed.saturating_sub(self.lag()) };
-            let output = (&mut *y, self.second.output_layout());
+            let output = Target::new(&mut *y, self.second.output_layout());
             self.second.run(&weights[1], (ring, ring_layout), output, Residual::Output, finished..ready);
             done(1);
             finished = ready;

@@ -1,16 +1,27 @@
 //! Memory that tasks on several threads write at the same time, each its own tiles.
 //!
 //! A buffer is cut into tiles of equal length. A task borrows runs of tiles to read or to write; every tile carries the state of
-//! a read-write lock, so that two tasks that claim the same tile in conflict are a panic and never a race. Nothing ever waits.
+//! a read-write lock, so that two tasks that claim the same tile in conflict are a panic and never a race. Where a tile is a row of pixels,
+//! tasks can also write different panels of its channels. Nothing ever waits.
 
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut, Range};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aligned_vec::{AVec, ConstAlign};
 
-/// State of a tile that is being written; any other value counts its readers.
-const WRITTEN: u32 = u32::MAX;
+use crate::conv::pack;
+use crate::kernel::rows::Layout;
+use crate::kernel::target::Target;
+
+/// State of a tile: in the lower half the number of its readers, in the upper half a bit for every panel that is being written.
+type State = AtomicU64;
+
+/// Panels of a pixel that have a bit each; writers of some panels of wider pixels would not be told apart.
+pub(crate) const PANEL_BITS: usize = 32;
+
+/// All panels are being written.
+const WRITTEN: u64 = u64::MAX << PANEL_BITS;
 
 /// A buffer of tiles, aligned to cache lines.
 pub(crate) struct SharedBuffer<T> {
@@ -18,11 +29,13 @@ pub(crate) struct SharedBuffer<T> {
     memory: UnsafeCell<AVec<T, ConstAlign<64>>>,
     address: *mut T,
     tile: usize,
-    states: Box<[AtomicU32]>,
+    /// Elements of a pixel; a tile is a row of them.
+    pixel: usize,
+    states: Box<[State]>,
 }
 
-// SAFETY: the memory is reached only through `Read` and `Write`, whose tiles are exclusive to a writer or shared by readers,
-// as `states` makes sure with acquire and release ordering; T itself may cross threads.
+// SAFETY: the memory is reached only through `Read`, `Write` and `WritePart`, whose elements are exclusive to a writer or shared by
+// readers, as `states` makes sure with acquire and release ordering; T itself may cross threads.
 unsafe impl<T: Send + Sync> Sync for SharedBuffer<T> {}
 // SAFETY: the buffer owns its memory; `address` points into it and moves with it.
 unsafe impl<T: Send> Send for SharedBuffer<T> {}
@@ -30,9 +43,21 @@ unsafe impl<T: Send> Send for SharedBuffer<T> {}
 impl<T: Copy + Default> SharedBuffer<T> {
     /// `tiles` tiles of `tile` default values each.
     pub(crate) fn new(tiles: usize, tile: usize) -> Self {
+        SharedBuffer::of_pixels(tiles, tile, tile)
+    }
+
+    /// Tiles that are rows of pixels of `pixel` values each, for writers of some panels of all pixels of a row.
+    pub(crate) fn of_pixels(tiles: usize, tile: usize, pixel: usize) -> Self {
+        assert!(pixel == tile || tile.is_multiple_of(pixel), "rows of whole pixels");
         let mut memory = AVec::from_iter(64, std::iter::repeat_n(T::default(), tiles * tile));
         let address = memory.as_mut_ptr();
-        SharedBuffer { memory: UnsafeCell::new(memory), address, tile, states: (0..tiles).map(|_| AtomicU32::new(0)).collect() }
+        SharedBuffer {
+            memory: UnsafeCell::new(memory),
+            address,
+            tile,
+            pixel,
+            states: (0..tiles).map(|_| State::new(0)).collect(),
+        }
     }
 
     /// Elements of a tile.
@@ -47,7 +72,7 @@ impl<T: Copy + Default> SharedBuffer<T> {
 
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
-        self.tiles() * (self.tile * size_of::<T>() + size_of::<AtomicU32>())
+        self.tiles() * (self.tile * size_of::<T>() + size_of::<State>())
     }
 
     /// Borrows tiles to read.
@@ -56,8 +81,9 @@ impl<T: Copy + Default> SharedBuffer<T> {
     /// If one of them is being written, or does not exist: a defect of the plan.
     pub(crate) fn read(&self, tiles: Range<usize>) -> Read<'_, T> {
         for (index, state) in self.states[tiles.clone()].iter().enumerate() {
-            let claimed = state
-                .fetch_update(Ordering::Acquire, Ordering::Relaxed, |readers| readers.checked_add(1).filter(|&n| n < WRITTEN));
+            // Fewer than 2^32 readers: each is a task of a thread.
+            let claimed =
+                state.fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| (state & WRITTEN == 0).then_some(state + 1));
             if claimed.is_err() {
                 release_readers(&self.states[tiles.start..tiles.start + index]);
                 panic!("tile {} is read while it is written", tiles.start + index);
@@ -71,25 +97,48 @@ impl<T: Copy + Default> SharedBuffer<T> {
     /// # Panics
     /// If one of them is borrowed, or does not exist: a defect of the plan.
     pub(crate) fn write(&self, tiles: Range<usize>) -> Write<'_, T> {
+        self.claim(&tiles, WRITTEN);
+        Write { buffer: self, tiles }
+    }
+
+    /// Takes the right to write the panels of `bits` of some tiles.
+    fn claim(&self, tiles: &Range<usize>, bits: u64) {
         for (index, state) in self.states[tiles.clone()].iter().enumerate() {
-            if state.compare_exchange(0, WRITTEN, Ordering::Acquire, Ordering::Relaxed).is_err() {
-                release_writer(&self.states[tiles.start..tiles.start + index]);
+            let is_free = |state: u64| state & bits == 0 && state & !WRITTEN == 0;
+            let claimed =
+                state.fetch_update(Ordering::Acquire, Ordering::Relaxed, |state| is_free(state).then_some(state | bits));
+            if claimed.is_err() {
+                release_writer(&self.states[tiles.start..tiles.start + index], bits);
                 panic!("tile {} is written while it is borrowed", tiles.start + index);
             }
         }
-        Write { buffer: self, tiles }
     }
 }
 
-fn release_readers(states: &[AtomicU32]) {
+impl SharedBuffer<f32> {
+    /// Borrows some panels of all pixels of some tiles to write, or all of them; others may have the other panels meanwhile.
+    ///
+    /// # Panics
+    /// As [`SharedBuffer::write`]; if panels are asked for and the pixels have more than [`PANEL_BITS`] of them.
+    pub(crate) fn write_part(&self, tiles: Range<usize>, panels: Option<Range<usize>>) -> WritePart<'_> {
+        let bits = panels.clone().map_or(WRITTEN, |panels| {
+            assert!(pack::panels(self.pixel) <= PANEL_BITS && panels.end <= PANEL_BITS, "pixels of too many panels");
+            panels.fold(0, |bits, panel| bits | 1 << (PANEL_BITS + panel))
+        });
+        self.claim(&tiles, bits);
+        WritePart { buffer: self, tiles, panels, bits }
+    }
+}
+
+fn release_readers(states: &[State]) {
     for state in states {
         state.fetch_sub(1, Ordering::Release);
     }
 }
 
-fn release_writer(states: &[AtomicU32]) {
+fn release_writer(states: &[State], bits: u64) {
     for state in states {
-        state.store(0, Ordering::Release);
+        state.fetch_and(!bits, Ordering::Release);
     }
 }
 
@@ -136,14 +185,40 @@ impl<T> DerefMut for Write<'_, T> {
     fn deref_mut(&mut self) -> &mut [T] {
         let tile = self.buffer.tile;
         // SAFETY: the tiles exist (their states were indexed), so the range lies in the buffer's memory, which lives as long as
-        // the borrow; while their states say `WRITTEN`, nobody else has them, and `self` is borrowed uniquely.
+        // the borrow; while their states are `WRITTEN`, nobody else has them, and `self` is borrowed uniquely.
         unsafe { std::slice::from_raw_parts_mut(self.buffer.address.add(self.tiles.start * tile), self.tiles.len() * tile) }
     }
 }
 
 impl<T> Drop for Write<'_, T> {
     fn drop(&mut self) {
-        release_writer(&self.buffer.states[self.tiles.clone()]);
+        release_writer(&self.buffer.states[self.tiles.clone()], WRITTEN);
+    }
+}
+
+/// All channels or some panels of all pixels of some tiles, borrowed to write.
+pub(crate) struct WritePart<'a> {
+    buffer: &'a SharedBuffer<f32>,
+    tiles: Range<usize>,
+    panels: Option<Range<usize>>,
+    bits: u64,
+}
+
+impl WritePart<'_> {
+    /// What a convolution writes: the tiles are rows `first`.. of its output.
+    pub(crate) fn target(&mut self, first: usize) -> Target<'_> {
+        let SharedBuffer { address, tile, pixel, .. } = *self.buffer;
+        let layout = Layout { origin: 0, row_step: tile, pixel_step: pixel, ring: self.tiles.len().max(1), first };
+        // SAFETY: the tiles exist (their states were indexed), so the range lies in the buffer's memory, which lives as long as the
+        // borrow. A tile begins with a pixel, and every pixel has `pixel` elements: while the tiles' states have the bits of `panels`,
+        // or all, there are no readers, no writers of whole tiles and no other writers of these panels. `self` is borrowed uniquely.
+        unsafe { Target::of_panels(address.add(self.tiles.start * tile), self.tiles.len() * tile, layout, self.panels.clone()) }
+    }
+}
+
+impl Drop for WritePart<'_> {
+    fn drop(&mut self) {
+        release_writer(&self.buffer.states[self.tiles.clone()], self.bits);
     }
 }
 
@@ -181,5 +256,29 @@ mod tests {
         assert!(catch_unwind(AssertUnwindSafe(|| drop(buffer.write(3..4)))).is_err());
         drop(read);
         drop(buffer.write(0..4));
+    }
+
+    #[test]
+    fn writers_of_other_panels_share_a_tile_and_nobody_else_does() {
+        let buffer = SharedBuffer::<f32>::of_pixels(3, 2 * 70, 70);
+        let (mut first, mut others) = (buffer.write_part(1..3, Some(0..1)), buffer.write_part(0..3, Some(1..3)));
+        first.target(4).panel_mut((5, 1), 0, 32).fill(1.0);
+        others.target(4).panel_mut((5, 1), 2, 6).fill(2.0);
+        let conflicts: [&dyn Fn(); 4] = [
+            &|| drop(buffer.write_part(0..1, Some(2..3))),
+            &|| drop(buffer.write_part(2..3, None)),
+            &|| drop(buffer.read(2..3)),
+            &|| drop(buffer.write(0..1)),
+        ];
+        for conflict in conflicts {
+            assert!(catch_unwind(AssertUnwindSafe(conflict)).is_err());
+        }
+        drop(buffer.write_part(0..1, Some(0..1)));
+        drop((first, others));
+        let all = buffer.write(0..3);
+        let (row, pixel) = (2 * 70, 70);
+        assert_eq!(all[row + pixel + 64..2 * row], [2.0; 6]);
+        assert_eq!(all[2 * row + pixel..2 * row + pixel + 32], [1.0; 32]);
+        assert_eq!(all.iter().sum::<f32>(), 6.0 * 2.0 + 32.0);
     }
 }

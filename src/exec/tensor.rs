@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::exec::shared::{Read, SharedBuffer, Write};
+use crate::exec::shared::{Read, SharedBuffer, Write, WritePart};
 use crate::kernel::rows::Layout;
 
 /// Extents of one image of activations.
@@ -62,7 +62,7 @@ pub(crate) struct Activations {
 impl Activations {
     /// Zeros for `images` images.
     pub(crate) fn new(images: usize, extent: Extent) -> Self {
-        Activations { extent, buffer: SharedBuffer::new(images * extent.rows(), extent.row()) }
+        Activations { extent, buffer: SharedBuffer::of_pixels(images * extent.rows(), extent.row(), extent.channels) }
     }
 
     /// Bytes held.
@@ -84,6 +84,12 @@ impl Activations {
     pub(crate) fn write_rows(&self, image: usize, rows: Range<usize>) -> Write<'_, f32> {
         let first = image * self.extent.rows();
         self.buffer.write(first + rows.start..first + rows.end)
+    }
+
+    /// Some rows of an image for a convolution to write, counted from the first one of the border; all channels, or some panels.
+    pub(crate) fn write_part(&self, image: usize, rows: Range<usize>, panels: Option<Range<usize>>) -> WritePart<'_> {
+        let first = image * self.extent.rows();
+        self.buffer.write_part(first + rows.start..first + rows.end, panels)
     }
 
     fn image(&self, image: usize) -> Range<usize> {

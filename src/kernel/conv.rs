@@ -3,8 +3,9 @@
 //! A call is checked once; the runs of pixels that kernels take are cut here and lie within the checked rows by construction.
 
 use super::edges::{Edges, Pixels, low_bits};
-use super::rows::{Epilogue, Layout, Residual, Source, Target};
-use crate::conv::pack::{PackedWeights, panels};
+use super::rows::{Epilogue, Layout, Residual, Source};
+use super::target::Target;
+use crate::conv::pack::PackedWeights;
 use crate::ffi::{LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs};
 use crate::portable;
 use crate::stencil::Stencil;
@@ -34,7 +35,7 @@ pub struct ConvCall<'a> {
     /// The input. Fused: rows of an image of `input` rows and columns; what lies outside is zeros. Dense: rows of a band with
     /// physical zeros around it, so that output (h, w) reads rows h * stride + 0..kernel rows and, there, pixels from w * stride.
     pub x: Source<'a>,
-    /// The output.
+    /// The output. Parts of it that others write meanwhile must not be asked for by `panels`.
     pub y: Target<'a>,
     /// What the epilogue adds.
     pub residual: Residual<'a>,
@@ -57,8 +58,9 @@ pub struct ConvCall<'a> {
 }
 
 impl<'a> ConvCall<'a> {
-    /// The whole output image of `height` x `width` at stride 1, all channels, with nothing added and no ReLU.
+    /// The whole output image of `height` x `width` at stride 1, all channels that are `y`'s, with nothing added and no ReLU.
     pub fn new(weights: &'a PackedWeights, x: Source<'a>, y: Target<'a>, (height, width): (usize, usize)) -> Self {
+        let panels = y.panels(weights.channels);
         ConvCall {
             weights,
             x,
@@ -70,7 +72,7 @@ impl<'a> ConvCall<'a> {
             width,
             input: (height, width),
             stride: 1,
-            panels: 0..panels(weights.channels),
+            panels,
             k: 0..weights.row_length,
         }
     }
@@ -122,8 +124,10 @@ fn check(call: &ConvCall<'_>, kernel: &ConvKernel) {
     assert!(weights.is_complete(), "packed weights of another size");
     assert!(call.rows.end <= call.height, "rows outside the image");
     assert!(call.k.end <= weights.row_length && call.k.start <= call.k.end, "range of k");
-    assert!(call.panels.end <= weights.channels.div_ceil(32), "range of panels");
-    let y_fits = call.y.layout.fits(call.y.data.len(), &call.rows, call.width, weights.channels);
+    let panels = call.y.panels(weights.channels);
+    assert!(call.panels.start >= panels.start && call.panels.end <= panels.end, "panels of another task");
+    assert!(panels.end <= weights.channels.div_ceil(32), "range of panels");
+    let y_fits = call.y.layout.fits(call.y.length(), &call.rows, call.width, weights.channels);
     assert!(y_fits, "output rows outside their slice");
     if let Residual::Rows(residual) = call.residual {
         let fits = residual.layout.fits(residual.data.len(), &call.rows, call.width, weights.channels);
@@ -204,7 +208,7 @@ struct Bases {
 
 impl Bases {
     fn of(call: &mut ConvCall<'_>) -> Self {
-        let (y, y_layout) = (call.y.data.as_mut_ptr(), call.y.layout);
+        let (y, y_layout) = (call.y.as_mut_ptr(), call.y.layout);
         match call.residual {
             Residual::Rows(rows) => Bases { y, y_layout, residual: rows.data.as_ptr(), residual_layout: rows.layout },
             _ => Bases { y, y_layout, residual: y.cast_const(), residual_layout: y_layout },
@@ -281,8 +285,8 @@ fn fused(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall
             bases.set(&mut args, first.0, first.1, count);
             // SAFETY: P1 by `check`: the pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the neighbours
             // that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that they lie side by side.
-            // P2: `y` is a unique borrow, and a residual is disjoint or y itself. P3 by `check`. P4 by `ConvKernel::native`.
-            // P5: Rust code runs in the default environment.
+            // P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself. P3 by `check`.
+            // P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
             done += count;
         }
@@ -320,7 +324,7 @@ fn dense(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
             }
             bases.set(&mut args, h, done, count);
             // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
-            // 0..rows, all of which lie in the slice. P2: `y` is a unique borrow, and a residual is disjoint or y itself.
+            // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself.
             // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
             done += count;

@@ -5,3 +5,4 @@ mod edges;
 pub mod elementwise;
 pub mod gradient;
 pub mod rows;
+pub mod target;

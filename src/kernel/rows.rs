@@ -76,14 +76,6 @@ pub struct Source<'a> {
     pub layout: Layout,
 }
 
-/// Rows to write.
-pub struct Target<'a> {
-    /// The memory.
-    pub data: &'a mut [f32],
-    /// Where the rows lie in it.
-    pub layout: Layout,
-}
-
 /// What the epilogue adds to the output.
 #[derive(Clone, Copy)]
 pub enum Residual<'a> {

@@ -82,10 +82,22 @@ fn parts<'a>(plan: &Plan, step: &'a Step) -> Vec<Part<'a>> {
     let products = |weights: &PackedWeights| weights.rows * weights.row_length;
     match &step.op {
         Op::Load { to } => vec![plain(Place::Caller(plan.input.iter().product()), Place::Tensor(*to))],
-        Op::Pad { from, to } | Op::Pool { from, to } => vec![plain(Place::Tensor(*from), Place::Tensor(*to))],
+        Op::Pad { from, to } => vec![plain(Place::Tensor(*from), Place::Tensor(*to))],
         Op::Convolve { from, to, conv, weights, add_to_output } => {
             let part = plain(Place::Tensor(*from), Place::Tensor(*to));
             vec![Part { adds: *add_to_output, convolution: Some((conv, weights)), products: products(weights), ..part }]
+        }
+        Op::PooledConvolve { from, to, pair, weights } => {
+            let middle = Place::Worker(pair.middle().elements());
+            let places = [(Place::Tensor(*from), middle), (middle, Place::Tensor(*to))];
+            let pool = |(input, output)| Part { name: format!("{}.pool", step.name), ..plain(input, output) };
+            let conv = |(input, output)| Part {
+                name: format!("{}.conv", step.name),
+                convolution: Some((&pair.conv, weights)),
+                products: products(weights),
+                ..plain(input, output)
+            };
+            if pair.pool_first { vec![pool(places[0]), conv(places[1])] } else { vec![conv(places[0]), pool(places[1])] }
         }
         Op::Block { y, middle, block, weights, products } => {
             let part = |half: usize, input, output, conv| Part {

@@ -22,6 +22,7 @@ mod preset;
 mod rename;
 mod run;
 mod session;
+mod split;
 mod stencil_key;
 mod table;
 mod taps;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::conv::pack::PackedWeights;
 use crate::dispatch::Kernels;
 use crate::error::Result;
-use crate::exec::segment::{Convolution, InPlaceBlock};
+use crate::exec::segment::{Convolution, InPlaceBlock, PooledConvolution};
 use crate::exec::tensor::Extent;
 use crate::net::architecture::{Block, ConnectionForm, Operator};
 use crate::net::fold;
@@ -40,8 +40,8 @@ pub(crate) enum Op {
     /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart. `products`: multiply-adds of
     /// one output of each, as the network states them; folding may have saved some.
     Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: Box<[PackedWeights; 2]>, products: [usize; 2] },
-    /// 2x2 average pool.
-    Pool { from: TensorId, to: TensorId },
+    /// 2x2 average pool and 1x1 convolution, in the order that the network says.
+    PooledConvolve { from: TensorId, to: TensorId, pair: PooledConvolution, weights: PackedWeights },
     /// Global average pool and linear layer; the extents are those of one image's pixel.
     Head { from: TensorId, conv: Convolution, weights: PackedWeights },
 }
@@ -89,19 +89,19 @@ impl Plan {
 
     /// Images that go through a stage together, when `threads` threads share `count` images.
     pub(crate) fn group(&self, stage: usize, count: usize, threads: usize) -> usize {
-        let largest = self.steps[self.stage(stage)].iter().map(|step| 4 * self.output(&step.op).1).max().unwrap_or(1);
+        let largest =
+            self.steps[self.stage(stage)].iter().map(|step| 4 * self.output_extent(&step.op).elements()).max().unwrap_or(1);
         (GROUP_BYTES / largest.max(1)).clamp(1, count.div_ceil(threads).max(1))
     }
 
-    /// Rows and elements of an operator's output image.
-    pub(crate) fn output(&self, op: &Op) -> (usize, usize) {
+    /// The output image of an operator.
+    pub(crate) fn output_extent(&self, op: &Op) -> Extent {
         let tensor = match op {
-            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::Pool { to, .. } => *to,
+            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::PooledConvolve { to, .. } => *to,
             Op::Block { y, .. } => *y,
-            Op::Head { conv, .. } => return (1, conv.output.elements()),
+            Op::Head { conv, .. } => return conv.output,
         };
-        let extent = self.tensors[tensor].extent;
-        (extent.height, extent.elements())
+        self.tensors[tensor].extent
     }
 }
 
@@ -179,23 +179,21 @@ impl Lowering<'_> {
         let (name, from) = (format!("connections.{index}"), self.extent(x));
         let weights =
             fold::dense_with_norm(self.model, &name, connection.norm, from.channels, outputs, connection.form.kernel())?;
-        let (conv_name, pool_name) = (format!("{name}.conv"), format!("{name}.pool"));
         let output = self.activations(Extent::new(height, width, outputs), true);
         match connection.form {
-            ConnectionForm::PoolConv => {
-                let pooled = self.scratch(Extent::new(height, width, from.channels));
-                self.push(&pool_name, Op::Pool { from: x, to: pooled });
-                self.convolve(&conv_name, pooled, output, weights, (1, true), false);
-            }
-            ConnectionForm::ConvPool => {
-                let wide = self.scratch(Extent { channels: outputs, ..from });
-                self.convolve(&conv_name, x, wide, weights, (1, true), false);
-                self.push(&pool_name, Op::Pool { from: wide, to: output });
+            ConnectionForm::PoolConv | ConnectionForm::ConvPool => {
+                let pool_first = connection.form == ConnectionForm::PoolConv;
+                let (height, width) = if pool_first { (height, width) } else { (from.height, from.width) };
+                let extent = |channels| Extent::new(height, width, channels);
+                let conv = self.dense(extent(from.channels), extent(outputs), 1, true);
+                let elementwise = &self.plan.kernels.elementwise;
+                let pair = PooledConvolution { conv, pool_first, elementwise, input: from, output: self.extent(output) };
+                self.push(&name, Op::PooledConvolve { from: x, to: output, pair, weights });
             }
             ConnectionForm::StridedConv => {
                 let padded = self.scratch(from.with_border(1));
                 self.push(&format!("{name}.pad"), Op::Pad { from: x, to: padded });
-                self.convolve(&conv_name, padded, output, weights, (2, true), false);
+                self.convolve(&format!("{name}.conv"), padded, output, weights, (2, true), false);
             }
         }
         Ok(output)
@@ -229,13 +227,7 @@ impl Lowering<'_> {
         let (weight, bias) = (fold::values(self.model, "head.weight"), fold::values(self.model, "head.bias"));
         let weights = PackedWeights::dense(channels, classes, 1, weight, bias)?;
         let pixel = |channels| Extent::new(1, 1, channels);
-        let conv = Convolution {
-            kernel: self.plan.kernels.dense,
-            input: pixel(channels),
-            output: pixel(classes),
-            stride: 1,
-            relu: false,
-        };
+        let conv = self.dense(pixel(channels), pixel(classes), 1, false);
         self.push("head", Op::Head { from: x, conv, weights });
         Ok(())
     }
@@ -250,7 +242,11 @@ impl Lowering<'_> {
         add_to_output: bool,
     ) {
         let (input, output) = (self.extent(from), self.extent(to));
-        let conv = Convolution { kernel: self.plan.kernels.dense, input, output, stride, relu };
+        let conv = self.dense(input, output, stride, relu);
         self.push(name, Op::Convolve { from, to, conv, weights, add_to_output });
+    }
+
+    fn dense(&self, input: Extent, output: Extent, stride: usize, relu: bool) -> Convolution {
+        Convolution { kernel: self.plan.kernels.dense, input, output, stride, relu }
     }
 }

@@ -8,19 +8,19 @@ use crate::exec::region::Program;
 use crate::exec::segment::Convolution;
 use crate::exec::shared::SharedBuffer;
 use crate::exec::tensor::{Activations, Extent, copy_rows_inside};
-use crate::kernel::rows::{Layout, Residual};
+use crate::kernel::rows::Residual;
 use crate::net::images::Images;
 use crate::net::plan::{Op, Plan, TensorId};
+use crate::net::split::{self, Cut, Part};
 use crate::net::timing::{Lap, Timer};
 
 /// Everything that a run writes.
 pub(super) struct Memory {
     workers: usize,
     activations: Vec<Activations>,
-    /// Per worker: the middle rows of a block.
-    rings: SharedBuffer<f32>,
-    /// Per worker: the pooled pixels of a group before the head.
-    pooled: SharedBuffer<f32>,
+    /// Per worker: rows between the convolutions of a block or between a pool and its convolution, and the pooled pixels of a group
+    /// before the head.
+    scratch: SharedBuffer<f32>,
     pub(super) logits: SharedBuffer<f32>,
 }
 
@@ -29,15 +29,18 @@ impl Memory {
         let images = |between_stages| if between_stages { max_batch } else { workers };
         let activations =
             plan.tensors.iter().map(|tensor| Activations::new(images(tensor.between_stages), tensor.extent)).collect();
-        let ring = |op: &Op| if let Op::Block { block, .. } = op { block.ring_elements() } else { 0 };
         let group = plan.group(plan.stages.len() - 1, max_batch, 1);
-        let pixels = |op: &Op| if let Op::Head { conv, .. } = op { group * conv.input.channels } else { 0 };
-        let most = |size: &dyn Fn(&Op) -> usize| plan.steps.iter().map(|step| size(&step.op)).max().unwrap_or(0);
+        let scratch = |op: &Op| match op {
+            Op::Block { block, .. } => block.ring_elements(),
+            Op::PooledConvolve { pair, .. } => pair.scratch_elements(),
+            Op::Head { conv, .. } => group * conv.input.channels,
+            Op::Load { .. } | Op::Pad { .. } | Op::Convolve { .. } => 0,
+        };
+        let most = plan.steps.iter().map(|step| scratch(&step.op)).max().unwrap_or(0);
         Memory {
             workers,
             activations,
-            rings: SharedBuffer::new(workers, most(&ring)),
-            pooled: SharedBuffer::new(workers, most(&pixels)),
+            scratch: SharedBuffer::new(workers, most),
             logits: SharedBuffer::new(max_batch, plan.classes),
         }
     }
@@ -50,7 +53,7 @@ impl Memory {
 
     pub(super) fn bytes(&self) -> usize {
         let activations: usize = self.activations.iter().map(Activations::bytes).sum();
-        activations + self.rings.bytes() + self.pooled.bytes() + self.logits.bytes()
+        activations + self.scratch.bytes() + self.logits.bytes()
     }
 }
 
@@ -79,17 +82,9 @@ impl<'a> Run<'a> {
         self.plan.group(stage, self.count, self.threads)
     }
 
-    /// With split images: the step of a phase, and which half of a block it is.
-    fn split_phase(&self, phase: usize) -> (usize, usize) {
-        let mut left = phase;
-        for (index, step) in self.plan.steps.iter().enumerate() {
-            let halves = if matches!(step.op, Op::Block { .. }) { 2 } else { 1 };
-            if left < halves {
-                return (index, left);
-            }
-            left -= halves;
-        }
-        (self.plan.steps.len() - 1, 0)
+    /// With split images: how a step is cut.
+    fn cut(&self, step: usize, half: usize) -> Cut {
+        Cut::new(self.plan, &self.plan.steps[step].op, half, self.threads.div_ceil(self.count.max(1)))
     }
 
     /// The image of a tensor that holds `image`: tensors within a stage have one per worker or, with split images, per image.
@@ -97,11 +92,19 @@ impl<'a> Run<'a> {
         if self.plan.tensors[tensor].between_stages { image } else { temporary }
     }
 
-    /// Runs `rows` of a step on one image; blocks are run whole, by `block`, or by halves.
-    fn step(&self, op: &Op, half: usize, image: usize, temporary: usize, rows: Range<usize>, worker: usize) {
+    /// Runs a part of a step on one image; of a block, one half. `lap`: gets the time.
+    fn part(
+        &self,
+        (index, half): (usize, usize),
+        (image, temporary): (usize, usize),
+        part: Part,
+        worker: usize,
+        lap: &mut Lap<'_>,
+    ) {
         let tensors = &self.memory.activations;
         let slot = |tensor| self.slot(tensor, image, temporary);
-        match op {
+        let rows = part.rows.clone();
+        match &self.plan.steps[index].op {
             Op::Load { to } => {
                 let extent = tensors[*to].extent;
                 let inner = rows.start + extent.border..rows.end + extent.border;
@@ -119,30 +122,29 @@ impl<'a> Run<'a> {
             }
             Op::Convolve { from, to, conv, weights, add_to_output } => {
                 let x = tensors[*from].read(slot(*from));
-                let mut y = tensors[*to].write_rows(slot(*to), rows.clone());
                 let residual = if *add_to_output { Residual::Output } else { Residual::None };
-                let layout = conv.output_layout().starting_at(rows.start);
-                conv.run(weights, (&x, conv.input_layout()), (&mut y, layout), residual, rows);
+                let mut output = tensors[*to].write_part(slot(*to), rows.clone(), part.panels);
+                conv.run(weights, (&x, conv.input_layout()), output.target(rows.start), residual, rows);
+            }
+            Op::PooledConvolve { from, to, pair, weights } => {
+                let x = tensors[*from].read(slot(*from));
+                let mut output = tensors[*to].write_part(slot(*to), rows.clone(), part.panels);
+                let mut scratch = self.memory.scratch.write(worker..worker + 1);
+                pair.run(weights, &x, output.target(rows.start), rows, &mut scratch, |half| lap.end(index, half));
+                return;
             }
             Op::Block { y, middle, block, weights, .. } => {
                 let (from, to, conv) = if half == 0 { (*y, *middle, &block.first) } else { (*middle, *y, &block.second) };
                 let x = tensors[from].read(slot(from));
-                let mut output = tensors[to].write_rows(slot(to), rows.clone());
                 let residual = if half == 0 { Residual::None } else { Residual::Output };
-                let layout: Layout = conv.output_layout().starting_at(rows.start);
-                conv.run(&weights[half], (&x, conv.input_layout()), (&mut output, layout), residual, rows);
+                let mut output = tensors[to].write_part(slot(to), rows.clone(), part.panels);
+                conv.run(&weights[half], (&x, conv.input_layout()), output.target(rows.start), residual, rows);
             }
-            Op::Pool { from, to } => {
-                let (input, output) = (tensors[*from].extent, tensors[*to].extent);
-                let x = tensors[*from].read(slot(*from));
-                let mut y = tensors[*to].write_rows(slot(*to), rows.clone());
-                for (row, y) in rows.zip(y.chunks_exact_mut(output.row())) {
-                    let upper = &x[2 * row * input.row()..(2 * row + 2) * input.row()];
-                    self.plan.kernels.elementwise.pool(upper, input.row(), y, output.channels, 0.25);
-                }
+            Op::Head { from, conv, weights } => {
+                self.head(*from, (conv, weights), image..image + 1, part.panels, temporary, worker);
             }
-            Op::Head { from, conv, weights } => self.head(*from, (conv, weights), image..image + 1, temporary, worker),
         }
+        lap.end(index, half);
     }
 
     /// Global average pool and linear layer of some images, whose weights are read once.
@@ -151,19 +153,22 @@ impl<'a> Run<'a> {
         from: TensorId,
         (conv, weights): (&Convolution, &PackedWeights),
         images: Range<usize>,
+        panels: Option<Range<usize>>,
         temporary: usize,
         worker: usize,
     ) {
         let tensor = &self.memory.activations[from];
-        let mut pooled = self.memory.pooled.write(worker..worker + 1);
+        let mut pooled = self.memory.scratch.write(worker..worker + 1);
         let pooled = &mut pooled[..images.len() * conv.input.channels];
         for (pixel, image) in pooled.chunks_exact_mut(conv.input.channels).zip(images.clone()) {
             let x = tensor.read(self.slot(from, image, temporary));
             self.plan.kernels.elementwise.global_pool(&x, pixel, 1.0 / tensor.extent.pixels() as f32);
         }
-        let row_of_pixels = |extent: Extent| Extent { width: images.len(), ..extent };
-        let conv = Convolution { input: row_of_pixels(conv.input), output: row_of_pixels(conv.output), ..*conv };
-        conv.image(weights, pooled, &mut self.memory.logits.write(images), Residual::None);
+        // An image's logits are a pixel, and a tile of their own: a column of pixels.
+        let column = |extent: Extent| Extent { height: images.len(), ..extent };
+        let conv = Convolution { input: column(conv.input), output: column(conv.output), ..*conv };
+        let mut logits = self.memory.logits.write_part(images.clone(), panels);
+        conv.run(weights, (pooled, conv.input_layout()), logits.target(0), Residual::None, 0..images.len());
     }
 
     /// One group of images through a whole stage.
@@ -175,7 +180,7 @@ impl<'a> Run<'a> {
         let mut lap = Lap::start(self.timer);
         while first < stage_end {
             if let Op::Head { from, conv, weights } = &steps[first].op {
-                self.head(*from, (conv, weights), images.clone(), worker, worker);
+                self.head(*from, (conv, weights), images.clone(), None, worker, worker);
                 lap.end(first, 0);
                 first += 1;
                 continue;
@@ -187,11 +192,11 @@ impl<'a> Run<'a> {
                     let op = &steps[index].op;
                     if let Op::Block { y, block, weights, .. } = op {
                         let mut y = self.memory.activations[*y].write(self.slot(*y, image, worker));
-                        let mut ring = self.memory.rings.write(worker..worker + 1);
+                        let mut ring = self.memory.scratch.write(worker..worker + 1);
                         block.run(weights, &mut y, &mut ring, |half| lap.end(index, half));
                     } else {
-                        self.step(op, 0, image, worker, 0..self.plan.output(op).0, worker);
-                        lap.end(index, 0);
+                        let whole = Part { rows: 0..self.plan.output_extent(op).height, panels: None };
+                        self.part((index, 0), (image, worker), whole, worker, &mut lap);
                     }
                 }
             }
@@ -202,9 +207,11 @@ impl<'a> Run<'a> {
     /// True if an operator leaves its image in a tensor between stages, so that another image may follow.
     fn ends_image(&self, op: &Op) -> bool {
         match op {
-            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::Pool { to, .. } | Op::Block { y: to, .. } => {
-                self.plan.tensors[*to].between_stages
-            }
+            Op::Load { to }
+            | Op::Pad { to, .. }
+            | Op::Convolve { to, .. }
+            | Op::PooledConvolve { to, .. }
+            | Op::Block { y: to, .. } => self.plan.tensors[*to].between_stages,
             Op::Head { .. } => true,
         }
     }
@@ -212,32 +219,26 @@ impl<'a> Run<'a> {
 
 impl Program for Run<'_> {
     fn phases(&self) -> usize {
-        if !self.split_images {
-            return self.plan.stages.len();
-        }
-        self.plan.steps.iter().map(|step| if matches!(step.op, Op::Block { .. }) { 2 } else { 1 }).sum()
+        if self.split_images { split::phases(self.plan) } else { self.plan.stages.len() }
     }
 
     fn tasks(&self, phase: usize) -> usize {
         if !self.split_images {
             return self.count.div_ceil(self.group(phase));
         }
-        let (step, _) = self.split_phase(phase);
-        let (rows, _) = self.plan.output(&self.plan.steps[step].op);
-        self.count * rows.min(self.threads.div_ceil(self.count.max(1)))
+        let (step, half) = split::phase(self.plan, phase);
+        self.count * self.cut(step, half).parts()
     }
 
     fn run(&self, phase: usize, task: usize, worker: usize) {
         if !self.split_images {
             return self.run_group(phase, task, worker);
         }
-        let (step, half) = self.split_phase(phase);
-        let parts = self.tasks(phase) / self.count;
-        let (image, part) = (task / parts, task % parts);
-        let op = &self.plan.steps[step].op;
-        let (rows, _) = self.plan.output(op);
+        let (step, half) = split::phase(self.plan, phase);
+        let cut = self.cut(step, half);
+        let (image, part) = (task / cut.parts(), task % cut.parts());
         let mut lap = Lap::start(self.timer);
-        self.step(op, half, image, image, rows * part / parts..rows * (part + 1) / parts, worker);
-        lap.end(step, half);
+        let part = cut.part(part, self.plan, &self.plan.steps[step].op);
+        self.part((step, half), (image, image), part, worker, &mut lap);
     }
 }

@@ -191,7 +191,8 @@ impl Session {
                     kernels.push((format!("{}.conv1", step.name), block.first.kernel.name));
                     kernels.push((format!("{}.conv2", step.name), block.second.kernel.name));
                 }
-                Op::Load { .. } | Op::Pad { .. } | Op::Pool { .. } => {}
+                Op::PooledConvolve { pair, .. } => kernels.push((format!("{}.conv", step.name), pair.conv.kernel.name)),
+                Op::Load { .. } | Op::Pad { .. } => {}
             }
         }
         kernels

@@ -22,9 +22,8 @@ pub(crate) fn run(call: &mut ConvCall<'_>) {
 fn pixel(call: &mut ConvCall<'_>, h: usize, w: usize, panel: usize) {
     let weights = call.weights;
     let lanes = PANEL.min(weights.channels - panel * PANEL);
-    let y_at = call.y.layout.row(h) + w * call.y.layout.pixel_step + panel * PANEL;
     let mut acc = if call.epilogue.from_output {
-        load(&call.y.data[y_at..y_at + lanes])
+        load(call.y.panel_mut((h, w), panel, lanes))
     } else {
         let mut acc = load(&weights.bias[panel * PANEL..][..PANEL]);
         if let Some(stencil) = weights.stencil_kind {
@@ -49,7 +48,7 @@ fn pixel(call: &mut ConvCall<'_>, h: usize, w: usize, panel: usize) {
     }
     match call.residual {
         Residual::None => {}
-        Residual::Output => add(&load(&call.y.data[y_at..y_at + lanes]), &mut acc),
+        Residual::Output => add(&load(call.y.panel_mut((h, w), panel, lanes)), &mut acc),
         Residual::Rows(Source { data, layout }) => {
             let at = layout.row(h) + w * layout.pixel_step + panel * PANEL;
             add(&load(&data[at..at + lanes]), &mut acc);
@@ -60,7 +59,7 @@ fn pixel(call: &mut ConvCall<'_>, h: usize, w: usize, panel: usize) {
             *acc = relu(*acc);
         }
     }
-    store(&acc, &mut call.y.data[y_at..y_at + lanes]);
+    store(&acc, call.y.panel_mut((h, w), panel, lanes));
 }
 
 /// Adds the taps in their order, and the channels of a group in theirs; what lies outside the image reads +0.

@@ -211,3 +211,18 @@ pub(crate) fn groups() -> Vec<Case> {
 pub(crate) fn cases() -> Vec<Case> {
     [blocks(), dense_blocks(), stems(), connections(), extremes()].into_iter().flatten().collect()
 }
+
+/// Networks of few rows and several panels of channels and classes: threads that share an image split its channels.
+#[allow(dead_code, reason = "only inference splits images")]
+pub(crate) fn wide() -> Vec<Case> {
+    let wide = |operator, form| {
+        let block = Block::default().with_operator(operator);
+        let builder = Network::builder().with_input([3, 5, 6]).with_classes(70).with_block(&block);
+        builder.with_connection(&Connection::default().with_form(form)).with_stage(40, 2).with_stage(100, 2).build().unwrap()
+    };
+    vec![
+        case("wide, lean, pool-conv", wide(Operator::Lean, ConnectionForm::PoolConv)),
+        case("wide, lean, conv-pool", wide(Operator::Lean, ConnectionForm::ConvPool)),
+        case("wide, dense, strided-conv", wide(Operator::Dense, ConnectionForm::StridedConv)),
+    ]
+}

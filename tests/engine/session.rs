@@ -10,7 +10,7 @@ use leanresnet::{Error, Images, Isa, Logits, Model, Network, Pool, Session, Sten
 use rayon::prelude::*;
 
 use crate::common::tolerance::{same_bits, widened};
-use crate::networks::{Case, cases, groups};
+use crate::networks::{Case, cases, groups, wide};
 use crate::oracle::{Mode, Oracle, batch_shape};
 
 /// Unit roundoff of f32.
@@ -60,7 +60,7 @@ fn distances(a: &[f64], b: &[f64]) -> [f64; 2] {
 fn logits_are_no_worse_than_twice_the_plain_computation() {
     const IMAGES: usize = 16;
     let mut failures = Vec::new();
-    for case in cases().into_iter().chain(groups()) {
+    for case in cases().into_iter().chain(groups()).chain(wide()) {
         let model = case.model();
         let (exact, naive) = (oracle::<f64>(&case, &model, IMAGES), oracle::<f32>(&case, &model, IMAGES));
         let scale = exact.iter().fold(0.0_f64, |most, value| most.max(value.abs()));
@@ -94,7 +94,7 @@ fn assert_bits(what: &str, actual: &[f32], expected: &[f32]) {
 fn bits_depend_on_the_image_alone() {
     const IMAGES: usize = 7;
     let pools: Vec<Pool> = (1..=3).map(|threads| Pool::new(threads).unwrap()).collect();
-    for case in cases().into_iter().chain(groups()) {
+    for case in cases().into_iter().chain(groups()).chain(wide()) {
         let (model, images) = (case.model(), case.images(IMAGES));
         let isas = fused_isas();
         let expected = run(&mut build(&model, isas[0], &Pool::inline(), 64), &case.network, &images);

@@ -11,7 +11,8 @@ use crate::operators::setup::{Part, Place, Setup, run_whole};
 use crate::subject::Subject;
 use leanresnet::Stencil;
 use leanresnet::internals::kernel::conv::ConvCall;
-use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source, Target};
+use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source};
+use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::pack::panels;
 use std::ops::Range;
 
@@ -156,7 +157,7 @@ pub(crate) fn slices(subject: &Subject) -> Result<(), String> {
             let mut y = GuardedBuffer::new(rows.len() * w * c, edge);
             let output = Layout::image(h, w, c).starting_at(rows.start);
             let source = Source { data: &x, layout: Layout::image(h, w, inputs).starting_at(needed.start) };
-            let target = Target { data: &mut y, layout: output };
+            let target = Target::new(&mut y, output);
             kernel.run(&mut ConvCall {
                 residual: Residual::Rows(Source { data: &residual, layout: output }),
                 epilogue: Epilogue { relu: true, from_output: false },

@@ -10,7 +10,8 @@ use crate::operators::memory::{Gaps, Rows};
 use crate::operators::setup::{Place, padded_band, run_whole};
 use crate::subject::Subject;
 use leanresnet::internals::kernel::conv::ConvCall;
-use leanresnet::internals::kernel::rows::{Epilogue, Residual, Source, Target};
+use leanresnet::internals::kernel::rows::{Epilogue, Residual, Source};
+use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::pack::PackedWeights;
 use std::ops::Range;
 

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::common::guard::{CANARY, Edge, GuardedBuffer};
-use leanresnet::internals::kernel::rows::{Layout, Source, Target};
+use leanresnet::internals::kernel::rows::{Layout, Source};
+use leanresnet::internals::kernel::target::Target;
 
 /// Elements between the values of a buffer; none by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Rows {
 
     /// For kernels to write.
     pub(crate) fn target(&mut self) -> Target<'_> {
-        Target { data: &mut self.buffer, layout: self.layout }
+        Target::new(&mut self.buffer, self.layout)
     }
 
     /// An error if anything but the rows' values was written.

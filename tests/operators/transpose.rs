@@ -7,7 +7,8 @@ use super::setup::padded_band;
 use crate::common::guard::{Edge, GuardedBuffer};
 use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::ConvCall;
-use leanresnet::internals::kernel::rows::{Layout, Target};
+use leanresnet::internals::kernel::rows::Layout;
+use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::pack::{PackedWeights, phase_first, phase_taps};
 use leanresnet::internals::reference::Shape;
 
@@ -58,7 +59,7 @@ fn dense_data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32], edg
             ring: height,
             first: 0,
         };
-        let y = Target { data: &mut dx, layout };
+        let y = Target::new(&mut dx, layout);
         kernels.dense.run(&mut ConvCall::new(&packed, band.source(), y, (height, width)));
         band.check()?;
     }

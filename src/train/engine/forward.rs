@@ -10,7 +10,8 @@ use crate::conv::pack::PackedWeights;
 use crate::exec::segment::Convolution;
 use crate::exec::tensor::{Extent, copy_rows_inside};
 use crate::kernel::conv::ConvCall;
-use crate::kernel::rows::{Residual, Source, Target};
+use crate::kernel::rows::{Residual, Source};
+use crate::kernel::target::Target;
 
 /// A whole image into the inside of one with a border of zeros.
 pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {
@@ -177,7 +178,7 @@ impl Step<'_> {
             y_layout.origin = phase.row * to.row() + phase.column * to.channels;
             y_layout.row_step = stride * to.row();
             y_layout.pixel_step = stride * to.channels;
-            let (x, y) = (Source { data: padded, layout: x_layout }, Target { data: &mut *y, layout: y_layout });
+            let (x, y) = (Source { data: padded, layout: x_layout }, Target::new(&mut *y, y_layout));
             kernel.run(&mut ConvCall { residual, ..ConvCall::new(&phase.weights, x, y, (rows, width)) });
         }
     }
