@@ -100,9 +100,9 @@ pub(super) fn decode(bytes: &[u8], source_name: &str) -> Result<Checkpoint> {
     let mut tensors = Vec::with_capacity(contents.tensors.len());
     for (stored_name, stored) in contents.tensors {
         let wrong = |expected: &str, got: String| Error::model(source_name, format!("tensor `{stored_name}`"), expected, got);
-        let (prefix, name) = stored_name.split_once('.').unwrap_or_default();
-        let Some(kind) = StateKind::ALL.into_iter().find(|kind| kind.prefix() == prefix) else {
-            return Err(wrong("a name that starts with model, momentum or ema", format!("`{prefix}`")));
+        let rest = |kind: StateKind| stored_name.strip_prefix(kind.prefix()).and_then(|rest| rest.strip_prefix('.'));
+        let Some((kind, name)) = StateKind::ALL.into_iter().find_map(|kind| rest(kind).map(|name| (kind, name))) else {
+            return Err(wrong("a name that starts with model, momentum, adam.m, adam.v or ema", format!("`{stored_name}`")));
         };
         let name = name.to_owned();
         let values = stored.to_f32().ok_or_else(|| wrong("F32", format!("{:?}", stored.dtype())))?;
@@ -161,6 +161,8 @@ mod tests {
                 crate_version: CRATE_VERSION.to_owned(),
             },
             tensors: vec![
+                tensor(StateKind::AdamMean, &[0.3, -0.2]),
+                tensor(StateKind::AdamSquare, &[0.0, 0.2]),
                 tensor(StateKind::Ema, &[1.0 / 3.0, -0.0]),
                 tensor(StateKind::Model, &[1e-40, f32::MAX]),
                 tensor(StateKind::Momentum, &[0.1, 0.2]),
@@ -173,7 +175,7 @@ mod tests {
         let bytes = encode(&checkpoint()).unwrap();
         let read = decode(&bytes, "bytes").unwrap();
         assert_eq!(read, checkpoint());
-        assert_eq!(read.tensors[0].values[1].to_bits(), (-0.0_f32).to_bits());
+        assert_eq!(read.tensors[2].values[1].to_bits(), (-0.0_f32).to_bits());
         assert_eq!(encode(&read).unwrap(), bytes);
     }
 

@@ -269,7 +269,7 @@ mod tests {
             (base().with_recompute(Recompute::Block), "train.recompute"),
             (base().with_recompute(Recompute::Stage), "train.recompute"),
             (base().with_schedule(ScheduleConfig::Constant { lr: -1.0 }), "train.schedule.lr"),
-            (base().with_optimizer(OptimizerConfig::adamw()), "train.optimizer.name"),
+            (base().with_optimizer(OptimizerConfig::adamw().with_weight_decay(f64::NAN)), "train.optimizer.weight_decay"),
         ] {
             match config.validate() {
                 Err(Error::Invalid { what, .. }) => assert_eq!(what, key),

@@ -6,27 +6,34 @@ use crate::data::SoftLabel;
 use crate::error::Result;
 use crate::exec::pool::Pool;
 
-/// The three kinds of tensors that make up the state of an executor.
+/// The kinds of tensors that make up the state of an executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum StateKind {
     /// The network itself: weights, and the running statistics of its norms.
     Model,
-    /// The optimiser's memory, one tensor per trained tensor.
+    /// The memory of stochastic gradient descent, one tensor per trained tensor.
     Momentum,
+    /// `AdamW`'s mean of the gradient, one tensor per trained tensor.
+    AdamMean,
+    /// `AdamW`'s mean of the squared gradient, one tensor per trained tensor.
+    AdamSquare,
     /// The moving average of everything in [`StateKind::Model`]; absent where no average is kept.
     Ema,
 }
 
 impl StateKind {
     /// All kinds, in the order in which checkpoints hold them.
-    pub const ALL: [StateKind; 3] = [StateKind::Model, StateKind::Momentum, StateKind::Ema];
+    pub const ALL: [StateKind; 5] =
+        [StateKind::Model, StateKind::Momentum, StateKind::AdamMean, StateKind::AdamSquare, StateKind::Ema];
 
-    /// The word before the dot in the tensor names of a checkpoint.
+    /// What stands before a dot and the tensor's name in a checkpoint.
     pub fn prefix(self) -> &'static str {
         match self {
             StateKind::Model => "model",
             StateKind::Momentum => "momentum",
+            StateKind::AdamMean => "adam.m",
+            StateKind::AdamSquare => "adam.v",
             StateKind::Ema => "ema",
         }
     }
@@ -42,6 +49,8 @@ pub type GradientVisitor<'a> = dyn FnMut(&str, &[usize], &[f32]) + 'a;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Update {
+    /// Steps before this one.
+    pub step: u64,
     /// The learning rate of this step.
     pub learning_rate: f32,
     /// What every gradient is multiplied by before weight decay is added: 1, or less where the gradient is clipped.
@@ -51,9 +60,9 @@ pub struct Update {
 }
 
 impl Update {
-    /// An update without clipping and without a moving average.
+    /// The first update, without clipping and without a moving average.
     pub fn new(learning_rate: f32) -> Self {
-        Self { learning_rate, gradient_scale: 1.0, average_decay: None }
+        Self { step: 0, learning_rate, gradient_scale: 1.0, average_decay: None }
     }
 }
 

@@ -23,7 +23,9 @@ pub enum OptimizerConfig {
         /// L2 penalty, at least 0. Default 5e-4.
         weight_decay: f64,
     },
-    /// Adam with decoupled weight decay. Not supported yet.
+    /// Adam with decoupled weight decay (Loshchilov and Hutter 2019), as PyTorch computes it: with gradient g in step t,
+    /// `m += (1 - beta1) * (g - m); v = beta2 * v + (1 - beta2) * g * g; w *= 1 - lr * weight_decay;`
+    /// `w -= lr / (1 - beta1^t) * m / (sqrt(v / (1 - beta2^t)) + epsilon)`.
     AdamW {
         /// Decay of the first moment, in [0, 1). Default 0.9.
         beta1: f64,
@@ -126,17 +128,25 @@ impl OptimizerConfig {
                 if nesterov && momentum == 0.0 {
                     return Err(Error::invalid("train.optimizer.nesterov", "false where momentum is 0", true));
                 }
-                if !(weight_decay.is_finite() && weight_decay >= 0.0) {
-                    let expected = "a finite number of at least 0";
-                    return Err(Error::invalid("train.optimizer.weight_decay", expected, weight_decay));
-                }
-                Ok(())
+                require_weight_decay(weight_decay)
             }
-            Self::AdamW { .. } => {
-                Err(Error::invalid("train.optimizer.name", "\"sgd\" (adamw is not supported yet)", "\"adamw\""))
+            Self::AdamW { beta1, beta2, epsilon, weight_decay } => {
+                require_fraction("train.optimizer.beta1", beta1)?;
+                require_fraction("train.optimizer.beta2", beta2)?;
+                if !(epsilon.is_finite() && epsilon > 0.0) {
+                    return Err(Error::invalid("train.optimizer.epsilon", "a finite number above 0", epsilon));
+                }
+                require_weight_decay(weight_decay)
             }
         }
     }
+}
+
+fn require_weight_decay(value: f64) -> Result<()> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err(Error::invalid("train.optimizer.weight_decay", "a finite number of at least 0", value))
 }
 
 /// The factor that brings a gradient of Euclidean norm `norm` down to `clip_norm`; 1 where it is short enough or `clip_norm` is 0.
@@ -188,6 +198,17 @@ mod tests {
         let config = OptimizerConfig::Sgd { momentum: 0.0, nesterov: true, weight_decay: 0.0 };
         assert!(config.validate().is_err());
         OptimizerConfig::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 }.validate().unwrap();
+    }
+
+    #[test]
+    fn numbers_of_adamw_are_checked() {
+        let adamw = |beta1, beta2, epsilon| OptimizerConfig::AdamW { beta1, beta2, epsilon, weight_decay: 0.01 }.validate();
+        adamw(0.9, 0.999, 1e-8).unwrap();
+        adamw(0.0, 0.0, 1.0).unwrap();
+        for refused in [adamw(1.0, 0.9, 1e-8), adamw(0.9, -0.1, 1e-8), adamw(0.9, 0.9, 0.0), adamw(0.9, 0.9, f64::NAN)] {
+            assert!(refused.is_err());
+        }
+        assert!(OptimizerConfig::adamw().with_weight_decay(-1.0).validate().is_err());
     }
 
     #[test]

@@ -191,6 +191,7 @@ impl Trainer {
             return Err(self.diverged());
         }
         self.executor.update(&Update {
+            step,
             learning_rate,
             gradient_scale: clip_factor(train.clip_norm, gradient_norm),
             average_decay: (train.ema > 0.0).then(|| average_decay(train.ema, step)),

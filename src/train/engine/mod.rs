@@ -7,6 +7,7 @@ mod graph;
 mod memory;
 mod network_executor;
 mod norm;
+mod rule;
 mod state;
 mod step;
 mod weight_gradient;

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use super::graph::Graph;
 use super::memory::Memory;
 use super::norm::{TrainedNorm, Values};
+use super::rule::Rule;
 use super::step::{CHUNKS, Phase, Step, phases};
 use super::weights::TrainedConvolution;
 use super::{finite, state};
@@ -15,7 +16,6 @@ use crate::error::{Error, Result};
 use crate::exec::pool::Pool;
 use crate::exec::region::Region;
 use crate::isa::Isa;
-use crate::kernel::elementwise::MomentumStep;
 use crate::net::{Images, Model, Network, ParameterRole, Session, parameters};
 use crate::train::loss::{StepLoss, check_label};
 use crate::train::{Executor, GradientVisitor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
@@ -35,7 +35,7 @@ pub struct NetworkExecutor {
     region: Region,
     pool: Pool,
     kernels: &'static Kernels,
-    optimizer: MomentumStep,
+    optimizer: OptimizerConfig,
     label_smoothing: f64,
     keeps_average: bool,
     /// Evaluation, made from the state when it is asked for and dropped when the state changes.
@@ -49,23 +49,14 @@ impl NetworkExecutor {
     /// An executor with the initial weights of `config.seed`, the same as [`Model::random`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an optimiser that is not supported, [`Error::Isa`] for an instruction set that cannot run here.
+    /// [`Error::Invalid`] for numbers of the optimiser that make no sense or a network that cannot be trained, [`Error::Isa`] for an instruction set that cannot run here.
     pub fn new(network: &Network, config: &TrainConfig, pool: Pool, isa: Isa) -> Result<Self> {
-        let OptimizerConfig::Sgd { momentum, nesterov, weight_decay } = config.optimizer else {
-            return Err(Error::invalid("train.optimizer.name", "sgd", "adamw"));
-        };
+        config.optimizer.validate()?;
         if let Some(stage) = network.stages().iter().find(|stage| stage.block.group_size != 1) {
             return Err(Error::invalid("network.block.group_size: not supported yet in training", "1", stage.block.group_size));
         }
         let kernels = Kernels::of(isa)?;
         let graph = Graph::new(network, CHUNKS, kernels)?;
-        let optimizer = MomentumStep {
-            learning_rate: 0.0,
-            momentum: momentum as f32,
-            weight_decay: weight_decay as f32,
-            gradient_factor: 1.0,
-            nesterov,
-        };
         let mut executor = NetworkExecutor {
             network: network.clone(),
             phases: phases(&graph),
@@ -77,7 +68,7 @@ impl NetworkExecutor {
             region: Region::default(),
             pool,
             kernels,
-            optimizer,
+            optimizer: config.optimizer.clone(),
             label_smoothing: config.label_smoothing,
             keeps_average: config.ema > 0.0,
             session: None,
@@ -86,8 +77,8 @@ impl NetworkExecutor {
         Ok(executor)
     }
 
-    /// Replaces weights and running statistics by those of a model of the same network; momentum starts again, and so does the
-    /// moving average.
+    /// Replaces weights and running statistics by those of a model of the same network; the optimiser's memory and the moving average
+    /// start again.
     ///
     /// # Errors
     /// [`Error::Model`] if a tensor is missing or has another shape.
@@ -99,8 +90,8 @@ impl NetworkExecutor {
             self.restore_state(StateKind::Model, &parameter.name, shape, values)?;
         }
         let keeps_average = self.keeps_average;
-        self.graph.convolutions.iter_mut().for_each(|conv| conv.restart(keeps_average));
-        self.graph.norms.iter_mut().for_each(|norm| norm.restart(keeps_average));
+        self.graph.convolutions.iter_mut().for_each(|conv| conv.restart(&self.optimizer, keeps_average));
+        self.graph.norms.iter_mut().for_each(|norm| norm.restart(&self.optimizer, keeps_average));
         Ok(())
     }
 
@@ -122,8 +113,8 @@ impl NetworkExecutor {
         self.graph.convolutions.iter().map(|conv| (conv.name.clone(), kernels(conv))).collect()
     }
 
-    /// Bytes that training on batches of `batch` images with `threads` threads takes: activations, gradients, scratch, weights with
-    /// their gradients and momentum.
+    /// Bytes that training on batches of `batch` images with `threads` threads takes, with stochastic gradient descent: activations,
+    /// gradients, scratch, weights with their gradients and momentum.
     ///
     /// # Errors
     /// Those of [`NetworkExecutor::new`] for this network.
@@ -209,16 +200,16 @@ impl Executor for NetworkExecutor {
     }
 
     fn update(&mut self, update: &Update) -> Result<()> {
-        let step = MomentumStep { learning_rate: update.learning_rate, gradient_factor: update.gradient_scale, ..self.optimizer };
+        let rule = Rule::new(&self.optimizer, update);
         let (kernels, decay) = (self.kernels, update.average_decay.filter(|_| self.keeps_average));
         let (convolutions, norms) = (&mut self.graph.convolutions, &mut self.graph.norms);
         // Tensors are independent, so the order does not matter.
         self.pool.try_for_each(&mut convolutions[..], |conv| {
-            conv.update(kernels, &step, decay);
+            conv.update(kernels, &rule, decay);
             Ok(())
         })?;
         for norm in norms {
-            norm.update(kernels, &step, decay);
+            norm.update(kernels, &rule, decay);
         }
         self.session = None;
         Ok(())

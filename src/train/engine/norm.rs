@@ -2,10 +2,10 @@
 //! Ioffe and Szegedy 2015; statistics merge by the formula of Chan, Golub and LeVeque 1979.
 #![forbid(unsafe_code)]
 
+use super::rule::{Moments, Rule};
 use crate::dispatch::Kernels;
 use crate::exec::shared::{Read, SharedBuffer};
-use crate::kernel::elementwise::MomentumStep;
-use crate::train::update_average;
+use crate::train::{OptimizerConfig, update_average};
 
 /// Values per channel that tasks of a step write or read; each is one tile.
 #[derive(Clone, Copy, Debug)]
@@ -29,16 +29,20 @@ pub(crate) enum Values {
 
 const TILES: usize = 12;
 
-/// Parameters that the optimiser changes, with momentum and average.
+/// Parameters that the optimiser changes, with its moments and their average.
 pub(crate) struct NormParameter {
     pub(crate) values: Vec<f32>,
-    pub(crate) momentum: Vec<f32>,
+    pub(crate) moments: Moments,
     pub(crate) average: Vec<f32>,
 }
 
 impl NormParameter {
     fn new(channels: usize, value: f32) -> Self {
-        NormParameter { values: vec![value; channels], momentum: vec![0.0; channels], average: Vec::new() }
+        NormParameter {
+            values: vec![value; channels],
+            moments: Moments::new(channels, &OptimizerConfig::sgd()),
+            average: Vec::new(),
+        }
     }
 }
 
@@ -84,10 +88,10 @@ impl TrainedNorm {
         norm
     }
 
-    /// Forgets momentum, and lets the averages start at the values.
-    pub(crate) fn restart(&mut self, keeps_average: bool) {
+    /// Starts an optimiser without memory, and lets the averages start at the values.
+    pub(crate) fn restart(&mut self, optimizer: &OptimizerConfig, keeps_average: bool) {
         for parameter in [&mut self.weight, &mut self.bias] {
-            parameter.momentum.fill(0.0);
+            parameter.moments = Moments::new(parameter.values.len(), optimizer);
             parameter.average = if keeps_average { parameter.values.clone() } else { Vec::new() };
         }
         if keeps_average {
@@ -195,14 +199,14 @@ impl TrainedNorm {
     }
 
     /// One step of the optimiser; norms have no weight decay.
-    pub(crate) fn update(&mut self, kernels: &Kernels, step: &MomentumStep, average_decay: Option<f32>) {
+    pub(crate) fn update(&mut self, kernels: &Kernels, rule: &Rule, average_decay: Option<f32>) {
         if !self.active {
             return;
         }
-        let step = MomentumStep { weight_decay: 0.0, ..*step };
+        let rule = rule.without_decay();
         for (parameter, gradient) in [(&mut self.weight, Values::WeightGradient), (&mut self.bias, Values::BiasGradient)] {
             let gradient = self.values.read(gradient as usize..gradient as usize + 1);
-            kernels.elementwise.momentum(&gradient, &mut parameter.values, &mut parameter.momentum, &step);
+            rule.apply(kernels, &gradient, &mut parameter.values, &mut parameter.moments, 0);
             if let Some(decay) = average_decay {
                 update_average(&mut parameter.average, &parameter.values, decay);
             }

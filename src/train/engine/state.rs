@@ -1,4 +1,4 @@
-//! The state of training as named tensors: weights, momentum, average, and the gradients.
+//! The state of training as named tensors: weights, moments, average, and the gradients.
 #![forbid(unsafe_code)]
 
 use super::graph::Graph;
@@ -51,31 +51,36 @@ fn split_name<'a>(graph: &Graph, name: &'a str) -> Option<(&'a str, &'a str)> {
     layers.find_map(|layer| rest(layer).map(|part| (&name[..layer.len()], part)))
 }
 
+/// A flat run of one kind of a convolution's state; `None` if its optimiser has no such kind.
+fn flat_state(conv: &TrainedConvolution, kind: StateKind) -> Option<Vec<f32>> {
+    match kind {
+        StateKind::Model => Some(conv.flat_values()),
+        StateKind::Ema => Some(conv.average.clone()),
+        StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => conv.moments.of(kind).map(<[f32]>::to_vec),
+    }
+}
+
 fn visit_convolution(conv: &TrainedConvolution, kind: StateKind, visit: &mut StateVisitor<'_>) {
-    let tensors = match kind {
-        StateKind::Model => conv.unpack(&conv.flat_values()),
-        StateKind::Momentum => conv.unpack(&conv.momentum),
-        StateKind::Ema => conv.unpack(&conv.average),
-    };
-    for (name, shape, values) in tensors {
+    let Some(flat) = flat_state(conv, kind) else { return };
+    for (name, shape, values) in conv.unpack(&flat) {
         visit(kind, &name, &shape, &values);
     }
 }
 
 fn restore_convolution(conv: &mut TrainedConvolution, kind: StateKind, (name, shape): (&str, &[usize]), values: &[f32]) -> bool {
-    let mut flat = match kind {
-        StateKind::Model => conv.flat_values(),
-        StateKind::Momentum => conv.momentum.clone(),
-        StateKind::Ema => conv.average.clone(),
-    };
-    let found = conv.pack(&mut flat, name, shape, values);
-    match kind {
-        StateKind::Model if found => conv.set_flat_values(&flat),
-        StateKind::Model => {}
-        StateKind::Momentum => conv.momentum = flat,
-        StateKind::Ema => conv.average = flat,
+    let Some(mut flat) = flat_state(conv, kind) else { return false };
+    if !conv.pack(&mut flat, name, shape, values) {
+        return false;
     }
-    found
+    match kind {
+        StateKind::Model => conv.set_flat_values(&flat),
+        StateKind::Ema => conv.average = flat,
+        StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => match conv.moments.of_mut(kind) {
+            Some(moments) => moments.copy_from_slice(&flat),
+            None => return false,
+        },
+    }
+    true
 }
 
 /// The running statistics that are part of a norm's state.
@@ -85,18 +90,20 @@ fn visit_norm(norm: &TrainedNorm, kind: StateKind, visit: &mut StateVisitor<'_>)
     let shape = [norm.channels];
     for (part, parameter) in [("weight", &norm.weight), ("bias", &norm.bias)] {
         let values = match kind {
-            StateKind::Model => &parameter.values,
-            StateKind::Momentum => &parameter.momentum,
-            StateKind::Ema => &parameter.average,
+            StateKind::Model => Some(&parameter.values[..]),
+            StateKind::Ema => Some(&parameter.average[..]),
+            StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => parameter.moments.of(kind),
         };
-        visit(kind, &format!("{}.{part}", norm.name), &shape, values);
+        if let Some(values) = values {
+            visit(kind, &format!("{}.{part}", norm.name), &shape, values);
+        }
     }
     for (index, (part, values)) in RUNNING.into_iter().enumerate() {
         let name = format!("{}.{part}", norm.name);
         match kind {
             StateKind::Model => visit(kind, &name, &shape, &norm.read(values)),
             StateKind::Ema => visit(kind, &name, &shape, &norm.running_average[index]),
-            StateKind::Momentum => {}
+            StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => {}
         }
     }
 }
@@ -106,7 +113,7 @@ fn restore_norm(norm: &mut TrainedNorm, kind: StateKind, part: &str, values: &[f
         match kind {
             StateKind::Model => norm.set(RUNNING[index].1, |channel| values[channel]),
             StateKind::Ema => norm.running_average[index].copy_from_slice(values),
-            StateKind::Momentum => return false,
+            StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => return false,
         }
         return true;
     }
@@ -117,7 +124,10 @@ fn restore_norm(norm: &mut TrainedNorm, kind: StateKind, part: &str, values: &[f
     };
     match kind {
         StateKind::Model => parameter.values.copy_from_slice(values),
-        StateKind::Momentum => parameter.momentum.copy_from_slice(values),
+        StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => match parameter.moments.of_mut(kind) {
+            Some(moments) => moments.copy_from_slice(values),
+            None => return false,
+        },
         StateKind::Ema => parameter.average.copy_from_slice(values),
     }
     true

@@ -1,17 +1,17 @@
-//! The trained weights of one convolution: values, their transpose for the data gradient, gradient, momentum, average.
+//! The trained weights of one convolution: values, their transpose for the data gradient, gradient, moments, average.
 //!
 //! Everything stays in the packed layout of the kernels. A flat run of one convolution is [matrix | stencil | bias].
 #![forbid(unsafe_code)]
 
+use super::rule::{Moments, Rule};
 use crate::conv::pack::{PANEL, PackedWeights, phase_first, phase_taps};
 use crate::dispatch::Kernels;
 use crate::error::Result;
 use crate::exec::shared::SharedBuffer;
 use crate::kernel::conv::ConvKernel;
-use crate::kernel::elementwise::MomentumStep;
 use crate::kernel::gradient::StencilGradientKernel;
 use crate::stencil::Stencil;
-use crate::train::update_average;
+use crate::train::{OptimizerConfig, update_average};
 
 /// What a convolution is, apart from its weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,7 +55,7 @@ pub(crate) struct TrainedConvolution {
     pub(crate) gradient: SharedBuffer<f32>,
     /// One flat run per chunk of the batch.
     pub(crate) partial: SharedBuffer<f32>,
-    pub(crate) momentum: Vec<f32>,
+    pub(crate) moments: Moments,
     pub(crate) average: Vec<f32>,
 }
 
@@ -109,23 +109,23 @@ impl TrainedConvolution {
             phases,
             gradient: SharedBuffer::new(1, length),
             partial: SharedBuffer::new(chunks, length),
-            momentum: vec![0.0; length],
+            moments: Moments::new(length, &OptimizerConfig::sgd()),
             average: Vec::new(),
         })
     }
 
-    /// Forgets momentum, and lets the average start at the values.
-    pub(crate) fn restart(&mut self, keeps_average: bool) {
-        self.momentum.fill(0.0);
+    /// Starts an optimiser without memory, and lets the average start at the values.
+    pub(crate) fn restart(&mut self, optimizer: &OptimizerConfig, keeps_average: bool) {
+        self.moments = Moments::new(flat_length(&self.values), optimizer);
         self.average = if keeps_average { self.flat_values() } else { Vec::new() };
     }
 
-    /// Bytes of weights, gradients and momentum.
+    /// Bytes of weights, gradients and what the optimiser remembers.
     pub(crate) fn bytes(&self) -> usize {
         let phases: usize = self.phases.iter().map(|phase| phase.weights.bytes()).sum();
         let unbiased = self.unbiased.as_ref().map_or(0, PackedWeights::bytes);
         let packed = self.values.bytes() + unbiased + self.transposed.bytes() + phases;
-        packed + self.gradient.bytes() + self.partial.bytes() + size_of::<f32>() * (self.momentum.len() + self.average.len())
+        packed + self.gradient.bytes() + self.partial.bytes() + self.moments.bytes() + size_of::<f32>() * self.average.len()
     }
 
     /// Makes the transpose a layer too.
@@ -165,19 +165,19 @@ impl TrainedConvolution {
     }
 
     /// One step of the optimiser on all values; biases have no weight decay.
-    pub(crate) fn update(&mut self, kernels: &Kernels, step: &MomentumStep, average_decay: Option<f32>) {
+    pub(crate) fn update(&mut self, kernels: &Kernels, rule: &Rule, average_decay: Option<f32>) {
         let gradient = self.gradient.read(0..1);
         let (matrix, stencil) = (self.values.matrix.len(), self.values.stencil.len());
-        let without_decay = MomentumStep { weight_decay: 0.0, ..*step };
+        let without_decay = rule.without_decay();
         let parts = [
-            (&mut self.values.matrix, 0, step),
-            (&mut self.values.stencil, matrix, step),
+            (&mut self.values.matrix, 0, rule),
+            (&mut self.values.stencil, matrix, rule),
             (&mut self.values.bias, matrix + stencil, &without_decay),
         ];
-        for (index, (values, start, step)) in parts.into_iter().enumerate() {
+        for (index, (values, start, rule)) in parts.into_iter().enumerate() {
             let range = start..start + values.len();
             if index < 2 || self.has_bias {
-                kernels.elementwise.momentum(&gradient[range.clone()], values, &mut self.momentum[range.clone()], step);
+                rule.apply(kernels, &gradient[range.clone()], values, &mut self.moments, start);
             }
             if let Some(decay) = average_decay {
                 update_average(&mut self.average[range], values, decay);
