@@ -8,6 +8,7 @@ use super::folder::RunFolder;
 use super::metrics::{EpochMetrics, EpochTiming, append, json_line, metrics_lines};
 use super::observer::{EpochReport, Observer, StopReason};
 use super::progress::{Best, batch_range};
+use super::tensorboard::EventFile;
 use super::trainer::{Batch, Trainer};
 use crate::data::{BatchLoader, Dataset, SoftLabel, customary_preprocess, epoch_order, measure_preprocess};
 use crate::error::{Error, Result};
@@ -53,12 +54,13 @@ impl Trainer {
         observer: &mut dyn Observer,
     ) -> Result<FitReport> {
         self.accept_datasets(train, validation)?;
-        self.begin_files()?;
+        let events = self.begin_files()?;
         let preprocess = self.preprocess_for(train)?;
         let loader = BatchLoader::new(train, &preprocess, self.config.data.augment, self.config.train.seed)?;
         let loader = loader.with_pool(self.executor.pool());
         let now = Instant::now();
-        let mut run = Run { trainer: self, train, validation, observer, loader, clock: Clock::default(), last_checkpoint: now };
+        let mut run =
+            Run { trainer: self, train, validation, observer, loader, clock: Clock::default(), events, last_checkpoint: now };
         let stopped = run.all_epochs()?;
         let clock = run.clock;
         if let Some(folder) = &self.folder {
@@ -111,8 +113,8 @@ impl Trainer {
     }
 
     /// Writes the configuration, and the results that the present state knows: lines of epochs that a resumed run does again go.
-    fn begin_files(&self) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+    fn begin_files(&self) -> Result<Option<EventFile>> {
+        let Some(folder) = &self.folder else { return Ok(None) };
         let path = folder.last_checkpoint();
         if self.progress.step == 0 && !self.resumed && path.exists() {
             return Err(Error::Exists { path });
@@ -121,7 +123,8 @@ impl Trainer {
         self.model()?;
         remove_leftovers(folder)?;
         atomic::write(&folder.config(), [self.config.to_toml().as_bytes()])?;
-        atomic::write(&folder.metrics(), [metrics_lines(&self.progress.history).as_bytes()])
+        atomic::write(&folder.metrics(), [metrics_lines(&self.progress.history).as_bytes()])?;
+        EventFile::create(folder.path(), self.progress.step).map(Some)
     }
 }
 
@@ -165,6 +168,7 @@ struct Run<'a> {
     observer: &'a mut dyn Observer,
     loader: BatchLoader<'a>,
     clock: Clock,
+    events: Option<EventFile>,
     last_checkpoint: Instant,
 }
 
@@ -237,6 +241,7 @@ impl Run<'_> {
         if let Some(folder) = &trainer.folder {
             append(&folder.metrics(), &json_line(&metrics))?;
             append(&folder.timing(), &json_line(&timing))?;
+            self.events.as_ref().map_or(Ok(()), |events| events.append(&metrics, &timing))?;
             if best {
                 trainer.model()?.save(folder.best_model())?;
             }

@@ -23,6 +23,7 @@ mod progress;
 mod resume;
 mod run_config;
 mod schedule;
+mod tensorboard;
 mod trainer;
 
 pub use config::{Dtype, Recompute, TrainConfig};

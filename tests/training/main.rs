@@ -150,6 +150,8 @@ fn a_whole_run_learns_and_leaves_its_files() {
     assert_eq!(fs::read_to_string(folder.join("timing.jsonl")).unwrap().lines().count() as u64, EPOCHS);
     let mut names: Vec<_> =
         fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let events = names.extract_if(.., |name| name.starts_with("events.out.tfevents.")).count();
+    assert_eq!(events, 1, "files for TensorBoard");
     names.sort();
     let expected =
         ["best.safetensors", "config.toml", "last.ckpt", "last.safetensors", "metrics.jsonl", "previous.ckpt", "timing.jsonl"];
