@@ -9,6 +9,7 @@ mod divergence;
 mod gradients;
 mod networks;
 mod oracle;
+mod pytorch;
 mod resume;
 mod session;
 mod updates;
