@@ -23,7 +23,8 @@ impl EventFile {
     pub(super) fn create(folder: &Path, step: u64) -> Result<Self> {
         let now = seconds();
         let mut beginning = record(&event(now, step, &string_field(field::FILE_VERSION, "brain.Event:2")));
-        beginning.extend(record(&event(now, step, &bytes_field(field::SESSION_LOG, &varint_field(1, SESSION_START)))));
+        // The results of the step itself stay.
+        beginning.extend(record(&event(now, step + 1, &bytes_field(field::SESSION_LOG, &varint_field(1, SESSION_START)))));
         let mut number = 0;
         loop {
             let path = folder.join(format!("events.out.tfevents.{}.leanresnet.{number}", now as u64));

@@ -34,11 +34,11 @@ pub struct Settings {
     /// Images per step [default: 128]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
     batch: Option<i64>,
-    /// The highest learning rate [default: 0.1]
+    /// The highest learning rate [default: 0.1, with --optimizer adamw 0.001]
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
     /// The rule of updates [default: sgd]
-    #[arg(long, value_name = "NAME", value_parser = ["sgd"])]
+    #[arg(long, value_name = "NAME", value_parser = ["sgd", "adamw"])]
     optimizer: Option<String>,
     /// The learning rate over time [default: cosine]
     #[arg(long, value_name = "NAME", value_parser = ["cosine", "constant", "multistep", "one-cycle"])]
@@ -46,7 +46,7 @@ pub struct Settings {
     /// Epochs of rising learning rate before a cosine [default: 1]
     #[arg(long, value_name = "EPOCHS")]
     warmup: Option<f64>,
-    /// Weight decay; norms and biases are spared [default: 5e-4]
+    /// Weight decay; norms and biases are spared [default: 5e-4, with --optimizer adamw 0.01]
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
     /// Random changes to training images: none, or a list such as crop=4,flip,cutout=8,mixup=0.2 [default: crop=4,flip]
@@ -90,6 +90,9 @@ pub struct Settings {
     pub out: Option<PathBuf>,
 }
 
+/// The learning rate of `--optimizer adamw` where nothing else says one: the default of the file grammar is one of SGD.
+const ADAMW_RATE: f64 = 1e-3;
+
 impl Options {
     /// Sets the keys of the flags.
     pub fn apply(&self, configuration: &mut Configuration) -> Result<(), Failure> {
@@ -107,6 +110,9 @@ impl Options {
         if let Some(name) = &settings.optimizer {
             configuration.remove("train.optimizer");
             configuration.set("train.optimizer.name", name.as_str())?;
+            if name == "adamw" && configuration.get("train.schedule.lr").is_none() {
+                configuration.set("train.schedule.lr", ADAMW_RATE)?;
+            }
         }
         if let Some(augment) = &settings.augment {
             configuration.set("data.augment.crop", augment.crop as i64)?;
@@ -202,6 +208,16 @@ mod tests {
     fn another_schedule_keeps_only_the_rate() {
         let words = ["--set", "train.schedule={ name = \"cosine\", lr = 0.3, warmup_epochs = 2 }", "--schedule", "constant"];
         assert_eq!(config(&words).train.schedule, ScheduleConfig::Constant { lr: 0.3 });
+    }
+
+    #[test]
+    fn adamw_has_a_rate_of_its_own() {
+        let rate = |words: &[&str]| config(words).train.schedule.lr();
+        assert_eq!(config(&["--optimizer", "adamw"]).train.optimizer, OptimizerConfig::adamw());
+        assert_eq!(rate(&["--optimizer", "adamw"]), 1e-3);
+        assert_eq!(rate(&["--optimizer", "adamw", "--lr", "0.01"]), 0.01);
+        assert_eq!(rate(&["--optimizer", "adamw", "--set", "train.schedule.lr=0.02"]), 0.02);
+        assert_eq!(rate(&["--optimizer", "sgd"]), 0.1);
     }
 
     #[test]
