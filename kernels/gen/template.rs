@@ -123,7 +123,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 name => name::format(row),
                 symbol => symbol(row, version),
                 op => row.op,
-                isa => context! { name => isa.name, lane_fma => isa.lane_fma },
+                isa => context! { name => isa.name, lane_fma => isa.lane_fma, registers => isa.registers },
                 spatial => row.spatial.unwrap_or(""),
                 taps => taps(row),
                 tile_sizes => tile_sizes(rows),

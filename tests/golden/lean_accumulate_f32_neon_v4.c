@@ -5,14 +5,19 @@
  */
 #include "isa/neon.h"
 
-
-static inline __attribute__((always_inline)) void lanes_at(const LeanElementwiseArgs *a, uint64_t column, M mask) {
-  v_store_masked(a->y + column, v_add(v_load_masked(a->y + column, mask), v_load_masked(a->a + column, mask)), mask);
+static inline __attribute__((always_inline)) void lanes_1(const LeanElementwiseArgs *a, uint64_t column) {
+  const V y = v_add(v_load(a->y + column), v_load(a->a + column));
+  v_store(a->y + column, y);
 }
 
-/* Channels outermost: the runs of pixels are short, and per-channel values and sums stay in registers. */
+static inline __attribute__((always_inline)) void edge(const LeanElementwiseArgs *a, uint64_t column, M mask) {
+  const V y = v_add(v_load_masked(a->y + column, mask), v_load_masked(a->a + column, mask));
+  v_store_masked(a->y + column, y, mask);
+}
+
+/* Channels outermost: per-channel values and sums stay in registers. */
 void lean_accumulate_f32_neon_v4_0_0_0(const LeanElementwiseArgs *a) {
   uint64_t column = 0;
-  for (; column + LANES <= a->channels; column += LANES) lanes_at(a, column, m_all());
-  if (column < a->channels) lanes_at(a, column, m_first(a->channels - column));
+  for (; column + LANES <= a->channels; column += LANES) lanes_1(a, column);
+  if (column < a->channels) edge(a, column, m_first(a->channels - column));
 }
