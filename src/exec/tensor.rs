@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::exec::shared::{Read, SharedBuffer, Write, WritePart};
 use crate::kernel::rows::Layout;
@@ -56,13 +57,27 @@ impl Extent {
 /// Activations of several images. Tasks borrow images or rows.
 pub(crate) struct Activations {
     pub(crate) extent: Extent,
-    buffer: SharedBuffer<f32>,
+    buffer: Arc<SharedBuffer<f32>>,
+    /// Tiles of the buffer that a row takes: several where tensors of other extents use it at other times.
+    row_tiles: usize,
 }
 
 impl Activations {
     /// Zeros for `images` images.
     pub(crate) fn new(images: usize, extent: Extent) -> Self {
-        Activations { extent, buffer: SharedBuffer::of_pixels(images * extent.rows(), extent.row(), extent.channels) }
+        let buffer = SharedBuffer::of_pixels(images * extent.rows(), extent.row(), extent.channels);
+        Activations { extent, buffer: Arc::new(buffer), row_tiles: 1 }
+    }
+
+    /// One tensor of each extent in the same memory, which they use in turns.
+    pub(crate) fn sharing(images: usize, extents: &[Extent]) -> Vec<Activations> {
+        let tile = extents.iter().fold(0, |tile, extent| greatest_common_divisor(extent.row(), tile)).max(1);
+        let elements = extents.iter().map(Extent::elements).max().unwrap_or(0);
+        let buffer = Arc::new(SharedBuffer::new(images * elements / tile, tile));
+        extents
+            .iter()
+            .map(|&extent| Activations { extent, buffer: Arc::clone(&buffer), row_tiles: extent.row() / tile })
+            .collect()
     }
 
     /// Bytes held.
@@ -82,19 +97,28 @@ impl Activations {
 
     /// Some rows of an image to write, counted from the first one of the border.
     pub(crate) fn write_rows(&self, image: usize, rows: Range<usize>) -> Write<'_, f32> {
-        let first = image * self.extent.rows();
-        self.buffer.write(first + rows.start..first + rows.end)
+        self.buffer.write(self.tiles(image, rows))
     }
 
     /// Some rows of an image for a convolution to write, counted from the first one of the border; all channels, or some panels.
     pub(crate) fn write_part(&self, image: usize, rows: Range<usize>, panels: Option<Range<usize>>) -> WritePart<'_> {
-        let first = image * self.extent.rows();
-        self.buffer.write_part(first + rows.start..first + rows.end, panels)
+        assert_eq!(self.row_tiles, 1, "tiles that are rows of pixels");
+        self.buffer.write_part(self.tiles(image, rows), panels)
     }
 
     fn image(&self, image: usize) -> Range<usize> {
-        image * self.extent.rows()..(image + 1) * self.extent.rows()
+        self.tiles(image, 0..self.extent.rows())
     }
+
+    /// The tiles of some rows of an image, counted from the first one of the border.
+    fn tiles(&self, image: usize, rows: Range<usize>) -> Range<usize> {
+        let first = image * self.extent.rows();
+        (first + rows.start) * self.row_tiles..(first + rows.end) * self.row_tiles
+    }
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
 /// Copies rows of an image without a border into as many rows of one with a border on the left and right.

@@ -10,6 +10,7 @@ mod gradients;
 mod networks;
 mod oracle;
 mod pytorch;
+mod recompute;
 mod resume;
 mod session;
 mod updates;

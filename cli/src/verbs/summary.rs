@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use leanresnet::net::{LayerSummary, layers};
-use leanresnet::train::NetworkExecutor;
+use leanresnet::train::{NetworkExecutor, Recompute};
 use leanresnet::{Model, Network, Session};
 use serde::Serialize;
 
@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
         parameters: network.parameter_count(),
         macs: network.macs(),
         workspace_bytes: session.workspace_bytes(),
-        training_bytes: NetworkExecutor::training_bytes(&network, batch, context.threads()?.0)?,
+        training_bytes: NetworkExecutor::training_bytes(&network, batch, context.threads()?.0, Recompute::None)?,
         layers: rows,
     };
     context.output.answer(&answer, || text(&network, &answer, batch))?;

@@ -140,7 +140,7 @@ fn completions() {
 
 /// The keys of one cell of `bench`.
 const CELL: &str = "what preset shape op stencil variant batch threads isa dtype ms_per_image ms_min spread images_per_second gflops \
-                    peak_gflops fraction kernel group_size stride";
+                    peak_gflops fraction kernel group_size stride recompute training_bytes";
 
 #[test]
 fn bench() {
@@ -171,6 +171,14 @@ fn bench() {
     scratch.run(&["bench", "layer", "--group-size", "5"]).expect_error(2, &["group size; expected one of 1, 2, 4, 8, 16, 32"]);
     let train = bench(&["train", "--config", "config.toml", "--batch", "4"]);
     assert_eq!(train.json("bench", CELL)["what"], "train");
+    let stages = bench(&["train", "--config", "config.toml", "--batch", "4", "--recompute", "none,stage"]);
+    let bytes: Vec<u64> = stages
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|cell| cell["training_bytes"].as_u64().unwrap())
+        .collect();
+    assert!(bytes[1] < bytes[0], "{bytes:?}");
     let words = ["bench", "layer", "--shape", "4x4x8", "--seconds", "0.02", "--rounds", "1"];
     assert!(scratch.run(&words).expect(0).stdout.contains("GFLOP/s"));
     let text = scratch.run(&[&words[..], &["--group-size", "4", "--stride", "2"]].concat()).expect(0).stdout;

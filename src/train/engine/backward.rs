@@ -4,7 +4,7 @@
 use super::graph::{Id, Input, Op, Output};
 use super::memory::Scratch;
 use super::norm::Values;
-use super::step::Step;
+use super::step::{Pass, Step, normalised_input};
 use super::weights::TrainedConvolution;
 use crate::exec::tensor::{Activations, Extent};
 use crate::kernel::rows::Residual;
@@ -15,6 +15,12 @@ pub(super) type Chunk = (usize, bool);
 impl Step<'_> {
     /// Runs the adjoint of one operator on one image.
     pub(super) fn backward(&self, op: &Op, image: usize, chunk: Chunk, worker: usize) {
+        // A convolution before a norm runs in the phase after, when what it reads is there.
+        if let Some((raw, _)) = normalised_input(op)
+            && !matches!(op, Op::Convolve { output: Output::Raw { .. }, .. })
+        {
+            self.recompute(raw, image, worker);
+        }
         match *op {
             Op::Convolve { conv, transposed, input, output } => {
                 self.convolve_backward(conv, transposed, input, output, image, chunk, worker);
@@ -28,6 +34,15 @@ impl Step<'_> {
             }
             Op::Head { from, conv } => self.head_backward(from, conv, image, chunk, worker),
         }
+    }
+
+    /// Computes a tensor before a norm again, if it is gone, and first what it is made of.
+    fn recompute(&self, raw: Id, image: usize, worker: usize) {
+        let Some(op) = self.graph.producer(raw).filter(|_| self.slots.recomputes(raw)) else { return };
+        if let Some((before, _)) = normalised_input(op) {
+            self.recompute(before, image, worker);
+        }
+        self.forward(op, Pass::Again, image, worker);
     }
 
     /// The buffer with the gradient of a tensor that goes from block to block.
@@ -103,7 +118,7 @@ impl Step<'_> {
         chunk: Chunk,
         worker: usize,
     ) {
-        let conv = &self.graph.convolutions[conv];
+        let weights = &self.graph.convolutions[conv];
         match output {
             Output::Sum { to, scale, relu, .. } => {
                 if relu {
@@ -112,7 +127,7 @@ impl Step<'_> {
                 let extent = self.memory.tensors[to].extent;
                 self.scaled_gradient(to, scale, image, worker, |gradient| {
                     self.weight_gradients(conv, transposed, input, (gradient, extent), image, chunk, worker);
-                    self.data_gradient(conv, transposed, input, (gradient, extent), false, image, worker);
+                    self.data_gradient(weights, transposed, input, (gradient, extent), false, image, worker);
                 });
             }
             Output::Raw { raw, norm } => {
@@ -130,7 +145,7 @@ impl Step<'_> {
                 // Inside a stage the buffer holds the gradient that came past the block; a connection's input has only this one.
                 let past_block =
                     matches!(input, Input::Tensor(id) if self.graph.tensors[id].stage == self.graph.tensors[raw].stage);
-                self.data_gradient(conv, transposed, input, (gradient, tensor.extent), past_block, image, worker);
+                self.data_gradient(weights, transposed, input, (gradient, tensor.extent), past_block, image, worker);
             }
         }
     }
@@ -179,12 +194,13 @@ impl Step<'_> {
     }
 
     fn head_backward(&self, from: Id, conv: Id, image: usize, chunk: Chunk, worker: usize) {
-        let conv = &self.graph.convolutions[conv];
+        let id = conv;
+        let conv = &self.graph.convolutions[id];
         let pooled = self.memory.pooled.read(image..image + 1);
         let logits_gradient = self.memory.logits_gradient.read(image..image + 1);
         let pixel = |channels| Extent::new(1, 1, channels);
         self.weight_gradient(
-            conv,
+            id,
             (&pooled[..conv.inputs], pixel(conv.inputs)),
             (&logits_gradient, pixel(conv.outputs())),
             chunk,

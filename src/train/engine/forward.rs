@@ -4,7 +4,7 @@
 use super::graph::{Id, Input, Op, Output};
 use super::memory::Scratch;
 use super::norm::Values;
-use super::step::Step;
+use super::step::{Pass, Step};
 use super::weights::{Kind, TrainedConvolution};
 use crate::conv::pack::PackedWeights;
 use crate::exec::segment::Convolution;
@@ -22,9 +22,14 @@ pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {
 
 impl Step<'_> {
     /// Runs one operator on one image.
-    pub(super) fn forward(&self, op: &Op, image: usize, worker: usize) {
+    pub(super) fn forward(&self, op: &Op, pass: Pass, image: usize, worker: usize) {
         match *op {
-            Op::Convolve { conv, transposed, input, output } => self.convolve(conv, transposed, input, output, image, worker),
+            Op::Convolve { conv, transposed, input, output } => {
+                self.convolve(conv, transposed, input, output, image, worker);
+                if let (Pass::First, Output::Raw { raw, norm }) = (pass, output) {
+                    self.image_statistics(norm, raw, image);
+                }
+            }
             Op::Activate { raw, norm, to, pool } => self.activate(raw, norm, to, pool, image, worker),
             Op::AddNorm { raw, norm, x, to, relu, .. } => self.add_norm((raw, norm), x, to, relu, image),
             Op::Head { from, conv } => self.head(from, conv, image),
@@ -102,7 +107,7 @@ impl Step<'_> {
     fn convolve(&self, conv: Id, transposed: bool, input: Input, output: Output, image: usize, worker: usize) {
         let conv = &self.graph.convolutions[conv];
         self.with_input(input, image, worker, |x, from| match output {
-            Output::Raw { raw, norm } => {
+            Output::Raw { raw, .. } => {
                 let tensor = &self.memory.tensors[raw];
                 let mut y = tensor.write(image);
                 if transposed {
@@ -110,7 +115,6 @@ impl Step<'_> {
                 } else {
                     self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), Residual::None, false, worker);
                 }
-                self.image_statistics(norm, &y, image);
             }
             Output::Sum { norm, x: residual, to, scale, relu } => {
                 let tensor = &self.memory.tensors[to];
@@ -184,12 +188,13 @@ impl Step<'_> {
     }
 
     /// Sums of one image for a norm's statistics, relative to its first pixel.
-    fn image_statistics(&self, norm: Id, y: &[f32], image: usize) {
+    fn image_statistics(&self, norm: Id, raw: Id, image: usize) {
         let norm = &self.graph.norms[norm];
         if norm.active {
+            let y = self.memory.tensors[raw].read(image);
             let mut sums = self.memory.sums.write(image..image + 1);
             let (sum, squares) = sums[..2 * norm.channels].split_at_mut(norm.channels);
-            self.kernels.elementwise.statistics(y, &y[..norm.channels], sum, squares);
+            self.kernels.elementwise.statistics(&y, &y[..norm.channels], sum, squares);
         }
     }
 

@@ -63,16 +63,31 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// The graph of a network on the kernels that train it; `chunks` is the largest number of partial gradients.
-    pub(crate) fn new(network: &Network, chunks: usize, kernels: &Kernels) -> Result<Self> {
+    /// The graph of a network on the kernels that train it.
+    pub(crate) fn new(network: &Network, kernels: &Kernels) -> Result<Self> {
         let graph = Graph { ops: Vec::new(), tensors: Vec::new(), convolutions: Vec::new(), norms: Vec::new() };
-        Builder { network, chunks, kernels, graph }.run()
+        Builder { network, kernels, graph }.run()
+    }
+
+    /// True for the convolution of the stem or of a connection.
+    pub(crate) fn enters_stage(&self, op: &Op) -> bool {
+        match *op {
+            Op::Convolve { input: Input::Images | Input::Pooled(_), .. } => true,
+            Op::Convolve { input: Input::Tensor(from), output: Output::Raw { raw, .. }, .. } => {
+                self.tensors[from].stage != self.tensors[raw].stage
+            }
+            _ => false,
+        }
+    }
+
+    /// The operator that computes a tensor before a norm.
+    pub(crate) fn producer(&self, raw: Id) -> Option<&Op> {
+        self.ops.iter().find(|op| matches!(op, Op::Convolve { output: Output::Raw { raw: result, .. }, .. } if *result == raw))
     }
 }
 
 struct Builder<'a> {
     network: &'a Network,
-    chunks: usize,
     kernels: &'a Kernels,
     graph: Graph,
 }
@@ -113,7 +128,7 @@ impl Builder<'_> {
         bias: bool,
         needs_data_gradient: bool,
     ) -> Result<Id> {
-        let conv = TrainedConvolution::new(name, kind, channels, bias, self.chunks, needs_data_gradient, self.kernels)?;
+        let conv = TrainedConvolution::new(name, kind, channels, bias, needs_data_gradient, self.kernels)?;
         self.graph.convolutions.push(conv);
         Ok(self.graph.convolutions.len() - 1)
     }

@@ -1,8 +1,10 @@
 //! Everything that a training step writes besides weights and norms.
 #![forbid(unsafe_code)]
 
-use super::graph::{Graph, Op};
-use super::weights::{Kind, TrainedConvolution};
+use super::graph::{Graph, Id, Op};
+use super::slots::Slots;
+use super::step::CHUNKS;
+use super::weights::{Kind, TrainedConvolution, flat_length};
 use crate::exec::shared::{SharedBuffer, Write};
 use crate::exec::tensor::{Activations, Extent};
 
@@ -62,12 +64,41 @@ impl Sizes {
     }
 }
 
+/// Convolutions whose partial gradients are there at the same time: those of one phase, which follow each other in the graph's list (a
+/// head or connection and the last one of a block, or two of a block), and one of the symmetric form whose second use comes later.
+const PARTIALS: usize = 3;
+
+/// Elements of the longest flat run of weights.
+fn longest_run(graph: &Graph) -> usize {
+    graph.convolutions.iter().map(|conv| flat_length(&conv.values)).max().unwrap_or(0)
+}
+
+/// The tensors of a slot with their extents.
+fn extents_of(graph: &Graph, slots: &Slots, slot: usize) -> Vec<(usize, Extent)> {
+    let tensors = graph.tensors.iter().enumerate().filter(|(tensor, _)| slots.of(*tensor) == slot);
+    tensors.map(|(tensor, description)| (tensor, description.extent)).collect()
+}
+
+/// The graph's tensors, those of a slot in the same memory.
+fn tensors(graph: &Graph, slots: &Slots, images: usize) -> Vec<Activations> {
+    let mut made = Vec::new();
+    for slot in 0..slots.len() {
+        let (ids, extents): (Vec<usize>, Vec<Extent>) = extents_of(graph, slots, slot).into_iter().unzip();
+        made.extend(ids.into_iter().zip(Activations::sharing(images, &extents)));
+    }
+    made.sort_by_key(|(tensor, _)| *tensor);
+    made.into_iter().map(|(_, activations)| activations).collect()
+}
+
 /// Buffers for a batch.
 pub(crate) struct Memory {
     /// The graph's tensors.
     pub(crate) tensors: Vec<Activations>,
     /// Gradient of the tensors that go from block to block, one per stage.
     pub(crate) gradients: Vec<Activations>,
+    /// Partial gradients of weights, a flat run per chunk of the batch. Those of a convolution are added up in the phase after they are
+    /// complete, so that few convolutions need them at a time; they take turns.
+    partials: [SharedBuffer<f32>; PARTIALS],
     /// Gradient of the raw tensor whose norm is being differentiated, before the norm's part: one flat image each.
     pub(crate) raw_gradient: SharedBuffer<f32>,
     /// Per image: two sums per channel.
@@ -84,11 +115,12 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(graph: &Graph, input: [usize; 3], images: usize, workers: usize) -> Self {
+    pub(crate) fn new(graph: &Graph, slots: &Slots, input: [usize; 3], images: usize, workers: usize) -> Self {
         let Sizes { input, padded, largest, widest, classes, stages } = Sizes::new(graph, input);
         Memory {
-            tensors: graph.tensors.iter().map(|tensor| Activations::new(images, tensor.extent)).collect(),
+            tensors: tensors(graph, slots, images),
             gradients: stages.into_iter().map(|extent| Activations::new(images, extent)).collect(),
+            partials: std::array::from_fn(|_| SharedBuffer::new(CHUNKS, longest_run(graph))),
             raw_gradient: SharedBuffer::new(images, largest),
             sums: SharedBuffer::new(images, 2 * widest),
             pooled: SharedBuffer::new(images, widest),
@@ -101,12 +133,20 @@ impl Memory {
     }
 
     /// Bytes that [`Memory::new`] takes, without the few that mark who borrows what.
-    pub(crate) fn bytes(graph: &Graph, input: [usize; 3], images: usize, workers: usize) -> usize {
+    pub(crate) fn bytes(graph: &Graph, slots: &Slots, input: [usize; 3], images: usize, workers: usize) -> usize {
         let Sizes { padded, largest, widest, classes, stages, .. } = Sizes::new(graph, input);
-        let tensors: usize = graph.tensors.iter().map(|tensor| tensor.extent).chain(stages).map(|extent| extent.elements()).sum();
-        let image = tensors + largest + widest + 2 * classes;
+        let most = |extents: Vec<(usize, Extent)>| extents.iter().map(|(_, extent)| extent.elements()).max().unwrap_or(0);
+        let tensors: usize = (0..slots.len()).map(|slot| most(extents_of(graph, slots, slot))).sum();
+        let gradients: usize = stages.iter().map(Extent::elements).sum();
+        let image = tensors + gradients + largest + widest + 2 * classes;
         let worker = SCRATCH * padded + widest.max(classes);
-        size_of::<f32>() * (images * image + workers * worker) + size_of::<f64>() * images * 2 * widest
+        let partials = PARTIALS * CHUNKS * longest_run(graph);
+        size_of::<f32>() * (images * image + workers * worker + partials) + size_of::<f64>() * images * 2 * widest
+    }
+
+    /// The partial gradients of a convolution, while its part of the backward pass is under way.
+    pub(crate) fn partial(&self, conv: Id) -> &SharedBuffer<f32> {
+        &self.partials[conv % PARTIALS]
     }
 
     /// One scratch image of a worker.
@@ -127,20 +167,25 @@ mod tests {
     use crate::dispatch::Kernels;
     use crate::isa::Isa;
     use crate::net::Network;
-    use crate::train::engine::step::CHUNKS;
+    use crate::train::Recompute;
 
     #[test]
     fn bytes_are_those_that_are_taken() {
         let network = Network::preset("small").unwrap();
-        let graph = Graph::new(&network, CHUNKS, Kernels::of(Isa::Portable).unwrap()).unwrap();
-        for (images, workers) in [(1, 1), (5, 3)] {
-            let memory = Memory::new(&graph, network.input(), images, workers);
-            let activations: usize = memory.tensors.iter().chain(&memory.gradients).map(Activations::bytes).sum();
-            let Memory { raw_gradient, sums, pooled, logits, logits_gradient, scratch, channels, .. } = &memory;
+        let graph = Graph::new(&network, Kernels::of(Isa::Portable).unwrap()).unwrap();
+        let modes = [Recompute::None, Recompute::Block, Recompute::Stage];
+        for (recompute, (images, workers)) in modes.into_iter().flat_map(|mode| [(1, 1), (5, 3)].map(|sizes| (mode, sizes))) {
+            let slots = Slots::new(&graph, recompute);
+            let memory = Memory::new(&graph, &slots, network.input(), images, workers);
+            let first = |slot| (0..graph.tensors.len()).find(|tensor| slots.of(*tensor) == slot).unwrap();
+            let tensors = (0..slots.len()).map(|slot| &memory.tensors[first(slot)]);
+            let activations: usize = tensors.chain(&memory.gradients).map(Activations::bytes).sum();
+            let Memory { partials, raw_gradient, sums, pooled, logits, logits_gradient, scratch, channels, .. } = &memory;
             let images_of = [raw_gradient, pooled, logits, logits_gradient, scratch, channels].map(SharedBuffer::bytes);
-            let taken = activations + sums.bytes() + images_of.iter().sum::<usize>();
-            let told = Memory::bytes(&graph, network.input(), images, workers);
-            assert!((taken - taken / 500..=taken).contains(&told), "{told} of {taken} bytes");
+            let partials: usize = partials.iter().map(SharedBuffer::bytes).sum();
+            let taken = activations + partials + sums.bytes() + images_of.iter().sum::<usize>();
+            let told = Memory::bytes(&graph, &slots, network.input(), images, workers);
+            assert!((taken - taken / 250..=taken).contains(&told), "{recompute:?}: {told} of {taken} bytes");
         }
     }
 }

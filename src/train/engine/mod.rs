@@ -8,6 +8,7 @@ mod memory;
 mod network_executor;
 mod norm;
 mod rule;
+mod slots;
 mod state;
 mod step;
 mod weight_gradient;

@@ -7,7 +7,8 @@ use super::graph::Graph;
 use super::memory::Memory;
 use super::norm::{TrainedNorm, Values};
 use super::rule::Rule;
-use super::step::{CHUNKS, Phase, Step, phases};
+use super::slots::Slots;
+use super::step::{Phase, Step, phases};
 use super::weights::TrainedConvolution;
 use super::{finite, state};
 use crate::data::SoftLabel;
@@ -18,13 +19,14 @@ use crate::exec::region::Region;
 use crate::isa::Isa;
 use crate::net::{Images, Model, Network, ParameterRole, Session, parameters};
 use crate::train::loss::{StepLoss, check_label};
-use crate::train::{Executor, GradientVisitor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
+use crate::train::{Executor, GradientVisitor, OptimizerConfig, Recompute, StateKind, StateVisitor, TrainConfig, Update};
 
 /// Trains a network on the threads of a pool. Same bits for any number of threads and any instruction set with fused
 /// multiply-add.
 pub struct NetworkExecutor {
     network: Network,
     graph: Graph,
+    slots: Slots,
     phases: Vec<Phase>,
     memory: Option<Memory>,
     /// Images that `memory` holds.
@@ -56,10 +58,11 @@ impl NetworkExecutor {
             return Err(Error::invalid("network.block.group_size: not supported yet in training", "1", stage.block.group_size));
         }
         let kernels = Kernels::of(isa)?;
-        let graph = Graph::new(network, CHUNKS, kernels)?;
+        let graph = Graph::new(network, kernels)?;
         let mut executor = NetworkExecutor {
             network: network.clone(),
-            phases: phases(&graph),
+            phases: phases(&graph, config.recompute),
+            slots: Slots::new(&graph, config.recompute),
             graph,
             memory: None,
             capacity: 0,
@@ -118,10 +121,10 @@ impl NetworkExecutor {
     ///
     /// # Errors
     /// Those of [`NetworkExecutor::new`] for this network.
-    pub fn training_bytes(network: &Network, batch: usize, threads: usize) -> Result<usize> {
-        let graph = Graph::new(network, CHUNKS, Kernels::of(Isa::Portable)?)?;
+    pub fn training_bytes(network: &Network, batch: usize, threads: usize, recompute: Recompute) -> Result<usize> {
+        let graph = Graph::new(network, Kernels::of(Isa::Portable)?)?;
         let weights: usize = graph.convolutions.iter().map(TrainedConvolution::bytes).sum();
-        Ok(weights + Memory::bytes(&graph, network.input(), batch, threads))
+        Ok(weights + Memory::bytes(&graph, &Slots::new(&graph, recompute), network.input(), batch, threads))
     }
 
     /// Makes room for a batch. Memory grows to the largest batch seen and stays.
@@ -132,7 +135,7 @@ impl NetworkExecutor {
             self.workers = workers;
             // Free the old buffers before the new ones are made.
             self.memory = None;
-            self.memory = Some(Memory::new(&self.graph, self.network.input(), self.capacity, workers));
+            self.memory = Some(Memory::new(&self.graph, &self.slots, self.network.input(), self.capacity, workers));
         }
     }
 
@@ -174,6 +177,7 @@ impl Executor for NetworkExecutor {
         };
         let step = Step {
             graph: &self.graph,
+            slots: &self.slots,
             phases: &self.phases,
             memory,
             kernels: self.kernels,

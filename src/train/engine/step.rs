@@ -11,10 +11,12 @@ use std::sync::Mutex;
 use super::graph::{Graph, Id, Op, Output};
 use super::memory::Memory;
 use super::norm::Values;
+use super::slots::Slots;
 use crate::data::SoftLabel;
 use crate::dispatch::Kernels;
 use crate::error::Result;
 use crate::exec::region::Program;
+use crate::train::Recompute;
 use crate::train::loss::{StepLoss, softmax_cross_entropy};
 
 /// Chunks of a batch: partial gradients, and tasks of a phase.
@@ -31,14 +33,14 @@ pub(crate) enum Phase {
     Loss,
     /// The adjoints of operators, the last one first.
     Backward(Range<usize>),
-    /// Sums of the gradient at a norm.
-    GradientStatistics { norm: Id, raw: Id },
-    /// Sums of the partial gradients, a task for every convolution.
-    Merge,
+    /// Operators of a stage in forward order once more, whose results are gone.
+    Recompute(Range<usize>),
+    /// What a part of the backward pass has completed: sums of the gradient at a norm, and partial gradients of convolutions.
+    Sums { norm: Option<(Id, Id)>, convolutions: Vec<Id> },
 }
 
 /// The phases of a graph.
-pub(crate) fn phases(graph: &Graph) -> Vec<Phase> {
+pub(crate) fn phases(graph: &Graph, recompute: Recompute) -> Vec<Phase> {
     let mut phases = Vec::new();
     let mut first = 0;
     for (index, op) in graph.ops.iter().enumerate() {
@@ -53,19 +55,43 @@ pub(crate) fn phases(graph: &Graph) -> Vec<Phase> {
     // Backward, the sums at a norm are complete once the operator that reads the norm's output has run.
     let mut end = graph.ops.len();
     for (index, op) in graph.ops.iter().enumerate().rev() {
-        if let Some((raw, norm)) = normalised_input(op) {
-            phases.push(Phase::Backward(index..end));
-            phases.push(Phase::GradientStatistics { norm, raw });
-            end = index;
+        let norm = normalised_input(op);
+        if norm.is_none() && index > 0 {
+            continue;
         }
+        phases.extend(recomputed_stage(graph, recompute, end));
+        phases.push(Phase::Backward(index..end));
+        let norm = norm.map(|(raw, norm)| (norm, raw));
+        phases.push(Phase::Sums { norm, convolutions: completed(graph, index..end) });
+        end = index;
     }
-    phases.push(Phase::Backward(0..end));
-    phases.push(Phase::Merge);
     phases
 }
 
+/// Convolutions whose first use is among some operators, so that the backward pass has been through all of their uses.
+fn completed(graph: &Graph, ops: Range<usize>) -> Vec<Id> {
+    let convolution = |op: &Op| match *op {
+        Op::Convolve { conv, .. } | Op::Head { conv, .. } => Some(conv),
+        Op::Activate { .. } | Op::AddNorm { .. } => None,
+    };
+    let is_first = |conv: &Id| !graph.ops[..ops.start].iter().any(|op| convolution(op) == Some(*conv));
+    let mut found: Vec<Id> = graph.ops[ops.clone()].iter().filter_map(convolution).filter(is_first).collect();
+    found.dedup();
+    found
+}
+
+/// Where the backward pass comes to a connection, the operator before `end`: the blocks of the stage before it, if they have to be
+/// computed again.
+fn recomputed_stage(graph: &Graph, recompute: Recompute, end: usize) -> Option<Phase> {
+    let enters = |index: &usize| graph.enters_stage(&graph.ops[*index]);
+    let connection = end.checked_sub(1).filter(|last| recompute == Recompute::Stage && *last > 0 && enters(last))?;
+    // The stage's own entrance and the norm and ReLU behind it are kept.
+    let entrance = (0..connection).rev().find(enters)?;
+    Some(Phase::Recompute(entrance + 2..connection))
+}
+
 /// The raw tensor and norm that an operator applies to its input.
-fn normalised_input(op: &Op) -> Option<(Id, Id)> {
+pub(super) fn normalised_input(op: &Op) -> Option<(Id, Id)> {
     match *op {
         Op::Convolve { input: super::graph::Input::Activated { raw, norm }, .. }
         | Op::Activate { raw, norm, .. }
@@ -74,9 +100,17 @@ fn normalised_input(op: &Op) -> Option<(Id, Id)> {
     }
 }
 
+/// Whether an operator runs for the first time in a step, or because its result is gone: then the norms have their statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    First,
+    Again,
+}
+
 /// A step on one batch.
 pub(crate) struct Step<'a> {
     pub(crate) graph: &'a Graph,
+    pub(crate) slots: &'a Slots,
     pub(crate) phases: &'a [Phase],
     pub(crate) memory: &'a Memory,
     pub(crate) kernels: &'static Kernels,
@@ -137,10 +171,10 @@ impl Program for Step<'_> {
     }
 
     fn tasks(&self, phase: usize) -> usize {
-        match self.phases[phase] {
-            Phase::Forward(_) | Phase::Backward(_) => self.chunks(),
-            Phase::Statistics { .. } | Phase::GradientStatistics { .. } | Phase::Loss => 1,
-            Phase::Merge => self.graph.convolutions.len(),
+        match &self.phases[phase] {
+            Phase::Forward(_) | Phase::Backward(_) | Phase::Recompute(_) => self.chunks(),
+            Phase::Statistics { .. } | Phase::Loss => 1,
+            Phase::Sums { norm, convolutions } => convolutions.len() + usize::from(norm.is_some()),
         }
     }
 
@@ -149,7 +183,14 @@ impl Program for Step<'_> {
             Phase::Forward(ops) => {
                 for image in self.chunk(task) {
                     for op in &self.graph.ops[ops.clone()] {
-                        self.forward(op, image, worker);
+                        self.forward(op, Pass::First, image, worker);
+                    }
+                }
+            }
+            Phase::Recompute(ops) => {
+                for image in self.chunk(task) {
+                    for op in &self.graph.ops[ops.clone()] {
+                        self.forward(op, Pass::Again, image, worker);
                     }
                 }
             }
@@ -162,9 +203,14 @@ impl Program for Step<'_> {
                 }
             }
             Phase::Statistics { norm, raw } => self.statistics(*norm, *raw),
-            Phase::GradientStatistics { norm, raw } => self.gradient_statistics(*norm, *raw),
+            Phase::Sums { norm, convolutions } => match (convolutions.get(task), norm) {
+                (Some(&conv), _) => {
+                    self.graph.convolutions[conv].merge(self.memory.partial(conv), self.chunks(), self.kernels);
+                }
+                (None, Some((norm, raw))) => self.gradient_statistics(*norm, *raw),
+                (None, None) => {}
+            },
             Phase::Loss => self.loss(),
-            Phase::Merge => self.graph.convolutions[task].merge(self.chunks(), self.kernels),
         }
     }
 }

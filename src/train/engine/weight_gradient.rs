@@ -3,19 +3,28 @@
 
 use super::backward::Chunk;
 use super::forward::pad;
-use super::graph::Input;
+use super::graph::{Id, Input};
 use super::memory::Scratch;
 use super::step::Step;
-use super::weights::{Kind, TrainedConvolution};
+use super::weights::{Kind, TrainedConvolution, flat_length};
 use crate::conv::pack::PANEL;
 use crate::exec::tensor::Extent;
 use crate::kernel::gradient::{StencilGradientCall, WeightGradientCall};
+
+/// Sets to 0 what no kernel writes: the padding of panels, and the place of a bias that is not there.
+fn clear_unwritten(conv: &TrainedConvolution, partial: &mut [f32]) {
+    if !conv.outputs().is_multiple_of(PANEL) {
+        partial.fill(0.0);
+    } else if let Kind::Dense { .. } = conv.kind {
+        partial[conv.values.matrix.len()..].fill(0.0);
+    }
+}
 
 impl Step<'_> {
     /// Partial weight gradients of a convolution whose output has this gradient.
     pub(super) fn weight_gradients(
         &self,
-        conv: &TrainedConvolution,
+        conv: Id,
         transposed: bool,
         input: Input,
         gradient: (&[f32], Extent),
@@ -28,11 +37,12 @@ impl Step<'_> {
                 // y = L^T x is <g, L^T x> = <L g, x>: the gradient plays the input's part, and the input the gradient's.
                 self.weight_gradient(conv, gradient, (x, from), chunk, worker);
                 // The bias takes no part in the transpose; what the kernel summed there is not its gradient. Its own use comes later.
-                let bias = conv.values.matrix.len() + conv.values.stencil.len();
-                conv.partial.write(chunk.0..chunk.0 + 1)[bias..].fill(0.0);
+                let values = &self.graph.convolutions[conv].values;
+                let bias = values.matrix.len() + values.stencil.len();
+                self.memory.partial(conv).write(chunk.0..chunk.0 + 1)[bias..].fill(0.0);
             } else {
                 // The symmetric form's first use adds to what its second use, earlier in this pass, has put there.
-                let first = chunk.1 && !conv.is_shared;
+                let first = chunk.1 && !self.graph.convolutions[conv].is_shared;
                 self.weight_gradient(conv, (x, from), gradient, (chunk.0, first), worker);
             }
         });
@@ -41,13 +51,18 @@ impl Step<'_> {
     /// Adds one image's part to the partial gradients of matrix, stencil and bias.
     pub(super) fn weight_gradient(
         &self,
-        conv: &TrainedConvolution,
+        conv: Id,
         (x, from): (&[f32], Extent),
         (gradient, extent): (&[f32], Extent),
         (chunk, first): Chunk,
         worker: usize,
     ) {
-        let mut partial = conv.partial.write(chunk..chunk + 1);
+        let mut partial = self.memory.partial(conv).write(chunk..chunk + 1);
+        let conv = &self.graph.convolutions[conv];
+        let partial = &mut partial[..flat_length(&conv.values)];
+        if first {
+            clear_unwritten(conv, partial);
+        }
         let (matrix, rest) = partial.split_at_mut(conv.values.matrix.len());
         let (stencil, bias) = rest.split_at_mut(conv.values.stencil.len());
         let accumulate = !first;

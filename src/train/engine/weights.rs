@@ -53,8 +53,6 @@ pub(crate) struct TrainedConvolution {
     pub(crate) phases: Vec<Phase>,
     /// One flat run: the sum of the partial gradients.
     pub(crate) gradient: SharedBuffer<f32>,
-    /// One flat run per chunk of the batch.
-    pub(crate) partial: SharedBuffer<f32>,
     pub(crate) moments: Moments,
     pub(crate) average: Vec<f32>,
 }
@@ -65,7 +63,6 @@ impl TrainedConvolution {
         kind: Kind,
         (inputs, outputs): (usize, usize),
         has_bias: bool,
-        chunks: usize,
         needs_data_gradient: bool,
         kernels: &Kernels,
     ) -> Result<Self> {
@@ -108,7 +105,6 @@ impl TrainedConvolution {
             transposed,
             phases,
             gradient: SharedBuffer::new(1, length),
-            partial: SharedBuffer::new(chunks, length),
             moments: Moments::new(length, &OptimizerConfig::sgd()),
             average: Vec::new(),
         })
@@ -125,7 +121,7 @@ impl TrainedConvolution {
         let phases: usize = self.phases.iter().map(|phase| phase.weights.bytes()).sum();
         let unbiased = self.unbiased.as_ref().map_or(0, PackedWeights::bytes);
         let packed = self.values.bytes() + unbiased + self.transposed.bytes() + phases;
-        packed + self.gradient.bytes() + self.partial.bytes() + self.moments.bytes() + size_of::<f32>() * self.average.len()
+        packed + self.gradient.bytes() + self.moments.bytes() + size_of::<f32>() * self.average.len()
     }
 
     /// Makes the transpose a layer too.
@@ -155,12 +151,13 @@ impl TrainedConvolution {
         }
     }
 
-    /// Adds the first `chunks` partial gradients up, in their order.
-    pub(crate) fn merge(&self, chunks: usize, kernels: &Kernels) {
+    /// Adds the first `chunks` partial gradients up, in their order; each is a flat run at the start of a tile.
+    pub(crate) fn merge(&self, partial: &SharedBuffer<f32>, chunks: usize, kernels: &Kernels) {
         let mut gradient = self.gradient.write(0..1);
-        gradient.copy_from_slice(&self.partial.read(0..1));
+        let length = gradient.len();
+        gradient.copy_from_slice(&partial.read(0..1)[..length]);
         for chunk in 1..chunks {
-            kernels.elementwise.accumulate(&self.partial.read(chunk..chunk + 1), &mut gradient);
+            kernels.elementwise.accumulate(&partial.read(chunk..chunk + 1)[..length], &mut gradient);
         }
     }
 
@@ -322,8 +319,7 @@ mod tests {
 
     fn numbered(kind: Kind, inputs: usize, outputs: usize) -> TrainedConvolution {
         let mut conv =
-            TrainedConvolution::new("layer", kind, (inputs, outputs), true, 1, true, Kernels::of(Isa::Portable).unwrap())
-                .unwrap();
+            TrainedConvolution::new("layer", kind, (inputs, outputs), true, true, Kernels::of(Isa::Portable).unwrap()).unwrap();
         let mut flat = conv.flat_values();
         let mut next = 0.0;
         for (part, shape) in conv.tensors() {

@@ -30,6 +30,9 @@ pub struct Subject {
     pub variant: Option<String>,
     pub group_size: Option<usize>,
     pub stride: Option<usize>,
+    /// What training computes twice, and the memory that it takes.
+    pub recompute: Option<&'static str>,
+    pub training_bytes: Option<usize>,
     pub batch: usize,
     pub threads: usize,
     pub isa: &'static str,
@@ -44,7 +47,8 @@ impl Subject {
         let beyond_one =
             |what: &str, value: Option<usize>| value.filter(|&value| value > 1).map(|value| format!("{what} {value}"));
         let (groups, stride) = (beyond_one("groups of", self.group_size), beyond_one("stride", self.stride));
-        let words = [self.preset.clone(), self.op.clone(), self.variant.clone(), stencil, groups, stride, shape];
+        let recompute = self.recompute.filter(|which| *which != "none").map(|which| format!("recompute {which}"));
+        let words = [self.preset.clone(), self.op.clone(), self.variant.clone(), stencil, groups, stride, recompute, shape];
         let all: Vec<String> = [Some(self.what.to_owned())].into_iter().chain(words).flatten().collect();
         all.join(" ")
     }
@@ -121,6 +125,8 @@ impl Setting {
             variant: None,
             group_size: None,
             stride: None,
+            recompute: None,
+            training_bytes: None,
             batch: self.batch,
             threads: self.pool.threads(),
             isa: self.isa.name(),

@@ -18,7 +18,7 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     let (cells, measure) = match &options.subject {
         Subject::Net(subject) => (net::cells(context, subject)?, &subject.network.measure),
         Subject::Layer(subject) => (layer::cells(context, subject)?, &subject.measure),
-        Subject::Train(subject) => (train::cells(context, subject)?, &subject.measure),
+        Subject::Train(subject) => (train::cells(context, subject)?, &subject.network.measure),
     };
     cell::measure(context, cells, measure)?;
     Ok(0)

@@ -24,7 +24,7 @@ pub enum Subject {
     Layer(LayerOptions),
     /// Steps of training
     #[command(after_help = "Example: leanresnet bench train --preset small --batch 128")]
-    Train(NetworkOptions),
+    Train(TrainOptions),
 }
 
 /// How it is measured.
@@ -54,6 +54,24 @@ pub struct NetOptions {
     /// the level of cache that its working set fits: l1, l2, l3 or dram
     #[arg(long)]
     pub layers: bool,
+}
+
+/// Flags of `bench train`.
+#[derive(Args)]
+pub struct TrainOptions {
+    #[command(flatten)]
+    pub network: NetworkOptions,
+    /// Activations to compute twice instead of keeping them
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "none")]
+    pub recompute: Vec<RecomputeWord>,
+}
+
+/// Which activations are computed twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RecomputeWord {
+    None,
+    Block,
+    Stage,
 }
 
 /// Flags of `bench net` and `bench train`.

@@ -2,11 +2,11 @@
 #![forbid(unsafe_code)]
 
 use leanresnet::data::SoftLabel;
-use leanresnet::train::{Executor, NetworkExecutor, Update};
+use leanresnet::train::{Executor, NetworkExecutor, Recompute, Update};
 use leanresnet::{Network, TrainConfig};
 
 use super::cell::{Cell, Setting, Subject, settings};
-use super::options::NetworkOptions;
+use super::options::{NetworkOptions, RecomputeWord, TrainOptions};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::stopwatch::Work;
@@ -17,15 +17,29 @@ const PASSES: u64 = 3;
 const LEARNING_RATE: f32 = 1e-6;
 
 /// All combinations.
-pub fn cells(context: &Context<'_>, options: &NetworkOptions) -> Result<Vec<Cell>, Failure> {
-    let network = options.network.network()?;
-    let config = TrainConfig::default();
+pub fn cells(context: &Context<'_>, options: &TrainOptions) -> Result<Vec<Cell>, Failure> {
+    let TrainOptions { network: NetworkOptions { network: source, measure }, recompute } = options;
+    let network = source.network()?;
     let mut cells = Vec::new();
-    for setting in settings(context, &options.measure, &[128])? {
-        let subject = Subject { preset: Some(options.network.label()), ..setting.subject("train") };
-        let Setting { batch, pool, isa, .. } = setting;
-        let executor = NetworkExecutor::new(&network, &config, pool, isa)?;
-        cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch), layers: None });
+    for setting in settings(context, measure, &[128])? {
+        for word in recompute {
+            let (recompute, name) = match word {
+                RecomputeWord::None => (Recompute::None, "none"),
+                RecomputeWord::Block => (Recompute::Block, "block"),
+                RecomputeWord::Stage => (Recompute::Stage, "stage"),
+            };
+            let config = TrainConfig::default().with_recompute(recompute);
+            let Setting { batch, ref pool, isa, .. } = setting;
+            let bytes = NetworkExecutor::training_bytes(&network, batch, pool.threads(), recompute)?;
+            let subject = Subject {
+                preset: Some(source.label()),
+                recompute: Some(name),
+                training_bytes: Some(bytes),
+                ..setting.subject("train")
+            };
+            let executor = NetworkExecutor::new(&network, &config, pool.clone(), isa)?;
+            cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch), layers: None });
+        }
     }
     Ok(cells)
 }

@@ -64,8 +64,8 @@ pub struct Settings {
     /// Number format [default: f32]
     #[arg(long, value_name = "NAME", value_parser = ["f32"])]
     dtype: Option<String>,
-    /// Activations to compute twice instead of keeping them [default: none]
-    #[arg(long, value_name = "WHICH", value_parser = ["none"])]
+    /// Activations to compute twice instead of keeping them: those inside of blocks, or of stages; saves memory [default: none]
+    #[arg(long, value_name = "WHICH", value_parser = ["none", "block", "stage"])]
     recompute: Option<String>,
     /// Decides initial weights, order and changes of the images [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
