@@ -179,6 +179,9 @@ fn bench() {
         .map(|cell| cell["training_bytes"].as_u64().unwrap())
         .collect();
     assert!(bytes[1] < bytes[0], "{bytes:?}");
+    let layers = bench(&["train", "--config", "config.toml", "--batch", "4", "--layers"]);
+    let cell: serde_json::Value = serde_json::from_str(layers.stdout.lines().next().unwrap()).unwrap();
+    assert!(cell["layers"].as_array().unwrap().iter().any(|layer| layer["name"] == "stem.conv weights"), "{cell}");
     let words = ["bench", "layer", "--shape", "4x4x8", "--seconds", "0.02", "--rounds", "1"];
     assert!(scratch.run(&words).expect(0).stdout.contains("GFLOP/s"));
     let text = scratch.run(&[&words[..], &["--group-size", "4", "--stride", "2"]].concat()).expect(0).stdout;
@@ -214,5 +217,5 @@ fn bench_layers() {
     assert!(text.contains("\nnet config, batch 3, threads 2, "), "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("stages.0.0.conv2 ")).count(), 4, "{text}");
     assert!(text.contains("of bound"), "{text}");
-    scratch.run(&["bench", "train", "--layers"]).expect_error(2, &["--layers"]);
+    scratch.run(&["bench", "layer", "--layers"]).expect_error(2, &["--layers"]);
 }

@@ -5,6 +5,7 @@ use super::graph::{Id, Input, Op, Output};
 use super::memory::Scratch;
 use super::norm::Values;
 use super::step::{Pass, Step, normalised_input};
+use super::timing::Part;
 use super::weights::TrainedConvolution;
 use crate::exec::tensor::{Activations, Extent};
 use crate::kernel::rows::Residual;
@@ -14,7 +15,9 @@ pub(super) type Chunk = (usize, bool);
 
 impl Step<'_> {
     /// Runs the adjoint of one operator on one image.
-    pub(super) fn backward(&self, op: &Op, image: usize, chunk: Chunk, worker: usize) {
+    pub(super) fn backward(&self, op: usize, image: usize, chunk: Chunk, worker: usize) {
+        self.begin(worker, op);
+        let op = &self.graph.ops[op];
         // A convolution before a norm runs in the phase after, when what it reads is there.
         if let Some((raw, _)) = normalised_input(op)
             && !matches!(op, Op::Convolve { output: Output::Raw { .. }, .. })
@@ -24,6 +27,7 @@ impl Step<'_> {
         match *op {
             Op::Convolve { conv, transposed, input, output } => {
                 self.convolve_backward(conv, transposed, input, output, image, chunk, worker);
+                return;
             }
             Op::Activate { raw, norm, to, pool } => self.activate_backward(raw, norm, to, pool, image, worker),
             Op::AddNorm { raw, norm, to, scale, relu, .. } => {
@@ -34,15 +38,18 @@ impl Step<'_> {
             }
             Op::Head { from, conv } => self.head_backward(from, conv, image, chunk, worker),
         }
+        self.lap(worker, Part::Sums);
     }
 
     /// Computes a tensor before a norm again, if it is gone, and first what it is made of.
     fn recompute(&self, raw: Id, image: usize, worker: usize) {
         let Some(op) = self.graph.producer(raw).filter(|_| self.slots.recomputes(raw)) else { return };
-        if let Some((before, _)) = normalised_input(op) {
+        if let Some((before, _)) = normalised_input(&self.graph.ops[op]) {
             self.recompute(before, image, worker);
         }
+        let under_way = self.begin(worker, op);
         self.forward(op, Pass::Again, image, worker);
+        self.begin(worker, under_way);
     }
 
     /// The buffer with the gradient of a tensor that goes from block to block.
@@ -126,6 +133,7 @@ impl Step<'_> {
                 }
                 let extent = self.memory.tensors[to].extent;
                 self.scaled_gradient(to, scale, image, worker, |gradient| {
+                    self.lap(worker, Part::Gradient);
                     self.weight_gradients(conv, transposed, input, (gradient, extent), image, chunk, worker);
                     self.data_gradient(weights, transposed, input, (gradient, extent), false, image, worker);
                 });
@@ -141,6 +149,7 @@ impl Step<'_> {
                     let kept = self.memory.raw_gradient.read(image..image + 1);
                     self.kernels.elementwise.norm_gradient(&tensor.read(image), &kept[..gradient.len()], gradient, (&p, &q, &r));
                 }
+                self.lap(worker, Part::Gradient);
                 self.weight_gradients(conv, transposed, input, (gradient, tensor.extent), image, chunk, worker);
                 // Inside a stage the buffer holds the gradient that came past the block; a connection's input has only this one.
                 let past_block =
@@ -174,13 +183,16 @@ impl Step<'_> {
                 let to = self.memory.tensors[id].extent;
                 let mut y = self.gradient_of(id).write(image);
                 propagate(&mut y, to, if past_block { Residual::Output } else { Residual::None });
+                self.lap(worker, Part::Data);
             }
             Input::Activated { raw, norm } => {
                 let to = self.memory.tensors[raw].extent;
                 let mut scratch = self.memory.scratch(worker, Scratch::InputGradient);
                 let y = &mut scratch[..to.elements()];
                 propagate(y, to, Residual::None);
+                self.lap(worker, Part::Data);
                 self.norm_sums((raw, norm), y, true, image);
+                self.lap(worker, Part::Sums);
             }
             Input::Pooled(id) => {
                 let wide = self.memory.tensors[id].extent;
@@ -189,6 +201,7 @@ impl Step<'_> {
                 let y = &mut scratch[..narrow.elements()];
                 propagate(y, narrow, Residual::None);
                 self.unpool(y, narrow, &mut self.gradient_of(id).write(image), wide);
+                self.lap(worker, Part::Data);
             }
         }
     }

@@ -5,6 +5,7 @@ use super::graph::{Id, Input, Op, Output};
 use super::memory::Scratch;
 use super::norm::Values;
 use super::step::{Pass, Step};
+use super::timing::Part;
 use super::weights::{Kind, TrainedConvolution};
 use crate::conv::pack::PackedWeights;
 use crate::exec::segment::Convolution;
@@ -22,18 +23,22 @@ pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {
 
 impl Step<'_> {
     /// Runs one operator on one image.
-    pub(super) fn forward(&self, op: &Op, pass: Pass, image: usize, worker: usize) {
-        match *op {
+    pub(super) fn forward(&self, op: usize, pass: Pass, image: usize, worker: usize) {
+        self.begin(worker, op);
+        match self.graph.ops[op] {
             Op::Convolve { conv, transposed, input, output } => {
                 self.convolve(conv, transposed, input, output, image, worker);
                 if let (Pass::First, Output::Raw { raw, norm }) = (pass, output) {
                     self.image_statistics(norm, raw, image);
+                    self.lap(worker, Part::Statistics);
                 }
+                return;
             }
             Op::Activate { raw, norm, to, pool } => self.activate(raw, norm, to, pool, image, worker),
             Op::AddNorm { raw, norm, x, to, relu, .. } => self.add_norm((raw, norm), x, to, relu, image),
             Op::Head { from, conv } => self.head(from, conv, image),
         }
+        self.lap(worker, Part::Forward);
     }
 
     /// Calls `use_input` with the image that a convolution reads, without a border.
@@ -106,7 +111,23 @@ impl Step<'_> {
 
     fn convolve(&self, conv: Id, transposed: bool, input: Input, output: Output, image: usize, worker: usize) {
         let conv = &self.graph.convolutions[conv];
-        self.with_input(input, image, worker, |x, from| match output {
+        self.with_input(input, image, worker, |x, from| {
+            self.lap(worker, Part::Input);
+            self.convolve_input(conv, transposed, (x, from), output, image, worker);
+            self.lap(worker, Part::Forward);
+        });
+    }
+
+    fn convolve_input(
+        &self,
+        conv: &TrainedConvolution,
+        transposed: bool,
+        (x, from): (&[f32], Extent),
+        output: Output,
+        image: usize,
+        worker: usize,
+    ) {
+        match output {
             Output::Raw { raw, .. } => {
                 let tensor = &self.memory.tensors[raw];
                 let mut y = tensor.write(image);
@@ -137,7 +158,7 @@ impl Step<'_> {
                 let map = (&branch.read(Values::BranchScale)[..], &branch.read(Values::BranchShift)[..]);
                 self.kernels.elementwise.normalize(result, Some(&residual), &mut y, map, relu);
             }
-        });
+        }
     }
 
     /// The transpose of a convolution on a whole image: y (+)= L^T x.

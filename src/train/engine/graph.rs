@@ -81,8 +81,10 @@ impl Graph {
     }
 
     /// The operator that computes a tensor before a norm.
-    pub(crate) fn producer(&self, raw: Id) -> Option<&Op> {
-        self.ops.iter().find(|op| matches!(op, Op::Convolve { output: Output::Raw { raw: result, .. }, .. } if *result == raw))
+    pub(crate) fn producer(&self, raw: Id) -> Option<usize> {
+        self.ops
+            .iter()
+            .position(|op| matches!(op, Op::Convolve { output: Output::Raw { raw: result, .. }, .. } if *result == raw))
     }
 }
 

@@ -11,6 +11,7 @@ mod rule;
 mod slots;
 mod state;
 mod step;
+mod timing;
 mod weight_gradient;
 mod weights;
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::sync::Mutex;
+use std::time::Instant;
 
 use super::graph::Graph;
 use super::memory::Memory;
@@ -9,6 +10,7 @@ use super::norm::{TrainedNorm, Values};
 use super::rule::Rule;
 use super::slots::Slots;
 use super::step::{Phase, Step, phases};
+use super::timing::{Between, Timer};
 use super::weights::TrainedConvolution;
 use super::{finite, state};
 use crate::data::SoftLabel;
@@ -17,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::exec::pool::Pool;
 use crate::exec::region::Region;
 use crate::isa::Isa;
-use crate::net::{Images, Model, Network, ParameterRole, Session, parameters};
+use crate::net::{Images, LayerTiming, Model, Network, ParameterRole, Session, parameters};
 use crate::train::loss::{StepLoss, check_label};
 use crate::train::{Executor, GradientVisitor, OptimizerConfig, Recompute, StateKind, StateVisitor, TrainConfig, Update};
 
@@ -40,6 +42,7 @@ pub struct NetworkExecutor {
     optimizer: OptimizerConfig,
     label_smoothing: f64,
     keeps_average: bool,
+    timer: Option<Timer>,
     /// Evaluation, made from the state when it is asked for and dropped when the state changes.
     session: Option<Session>,
 }
@@ -74,6 +77,7 @@ impl NetworkExecutor {
             optimizer: config.optimizer.clone(),
             label_smoothing: config.label_smoothing,
             keeps_average: config.ema > 0.0,
+            timer: None,
             session: None,
         };
         executor.set_model(&Model::random(network, config.seed))?;
@@ -104,6 +108,28 @@ impl NetworkExecutor {
     /// Names and shapes are those of model files; the values of stencils are 0 outside of the stencil.
     pub fn visit_gradients(&self, visit: &mut GradientVisitor<'_>) {
         state::visit_gradients(&self.graph, visit);
+    }
+
+    /// Keeps the time of every part of every layer from now on, for [`NetworkExecutor::timings`]; costs about a thousandth of a step.
+    #[must_use]
+    pub fn with_timing(mut self) -> Self {
+        self.timer = Some(Timer::new(&self.graph));
+        self
+    }
+
+    /// Where the time of the steps went: an entry for every part of a layer that took time. `input`, `forward` and `statistics` are the
+    /// forward pass; `gradient` (through the norm behind a convolution), `input again`, `weights`, `data` and `sums` (through ReLU, for the
+    /// norm before a convolution) the backward pass; `norms`, `loss`, `merge` (of partial gradients) and `update` belong to no layer.
+    /// Empty without [`NetworkExecutor::with_timing`].
+    pub fn timings(&self) -> Vec<LayerTiming> {
+        self.timer.as_ref().map_or_else(Vec::new, |timer| timer.timings(&self.graph, self.pool.threads()))
+    }
+
+    /// Forgets the times so far.
+    pub fn reset_timings(&mut self) {
+        if let Some(timer) = &mut self.timer {
+            timer.reset();
+        }
     }
 
     /// The kernels behind every convolution: layer, and those of its output, of the gradient of its matrix and, for a lean one, of the
@@ -172,6 +198,9 @@ impl Executor for NetworkExecutor {
         self.prepare(labels.len());
         self.images = labels.len();
         self.session = None;
+        if let Some(timer) = &mut self.timer {
+            timer.begin_step(labels.len(), self.workers);
+        }
         let Some(memory) = &self.memory else {
             return Err(Error::shape("batch", "memory for it", "none"));
         };
@@ -185,6 +214,7 @@ impl Executor for NetworkExecutor {
             labels,
             label_smoothing: self.label_smoothing,
             loss: Mutex::new(Ok(StepLoss::default())),
+            timer: self.timer.as_ref(),
         };
         self.region.run(&self.pool, &step)?;
         step.loss.into_inner().unwrap_or_else(|_| Err(Error::Panicked { message: "the loss was not computed".into() }))
@@ -204,6 +234,7 @@ impl Executor for NetworkExecutor {
     }
 
     fn update(&mut self, update: &Update) -> Result<()> {
+        let start = Instant::now();
         let rule = Rule::new(&self.optimizer, update);
         let (kernels, decay) = (self.kernels, update.average_decay.filter(|_| self.keeps_average));
         let (convolutions, norms) = (&mut self.graph.convolutions, &mut self.graph.norms);
@@ -214,6 +245,9 @@ impl Executor for NetworkExecutor {
         })?;
         for norm in norms {
             norm.update(kernels, &rule, decay);
+        }
+        if let Some(timer) = &self.timer {
+            timer.add_for_all(Between::Update, start.elapsed(), self.pool.threads());
         }
         self.session = None;
         Ok(())

@@ -12,6 +12,7 @@ use super::graph::{Graph, Id, Op, Output};
 use super::memory::Memory;
 use super::norm::Values;
 use super::slots::Slots;
+use super::timing::{Between, Part, Timer};
 use crate::data::SoftLabel;
 use crate::dispatch::Kernels;
 use crate::error::Result;
@@ -119,6 +120,7 @@ pub(crate) struct Step<'a> {
     pub(crate) label_smoothing: f64,
     /// The loss, once its phase has run.
     pub(crate) loss: Mutex<Result<StepLoss>>,
+    pub(super) timer: Option<&'a Timer>,
 }
 
 impl Step<'_> {
@@ -135,6 +137,24 @@ impl Step<'_> {
     fn chunk(&self, chunk: usize) -> Range<usize> {
         let (count, chunks) = (self.count(), self.chunks());
         count * chunk / chunks..count * (chunk + 1) / chunks
+    }
+
+    /// A worker begins an operator; returns the one that it was at.
+    pub(super) fn begin(&self, worker: usize, op: usize) -> usize {
+        self.timer.map_or(0, |timer| timer.begin(worker, op))
+    }
+
+    /// A worker has done a part of its operator.
+    pub(super) fn lap(&self, worker: usize, part: Part) {
+        if let Some(timer) = self.timer {
+            timer.lap(worker, part);
+        }
+    }
+
+    fn lap_between(&self, worker: usize, what: Between) {
+        if let Some(timer) = self.timer {
+            timer.lap_between(worker, what);
+        }
     }
 
     fn statistics(&self, norm: Id, raw: Id) {
@@ -179,38 +199,42 @@ impl Program for Step<'_> {
     }
 
     fn run(&self, phase: usize, task: usize, worker: usize) {
+        // Waiting for other threads is in no part.
+        self.begin(worker, 0);
         match &self.phases[phase] {
             Phase::Forward(ops) => {
-                for image in self.chunk(task) {
-                    for op in &self.graph.ops[ops.clone()] {
-                        self.forward(op, Pass::First, image, worker);
-                    }
-                }
+                self.chunk(task).for_each(|image| ops.clone().for_each(|op| self.forward(op, Pass::First, image, worker)));
             }
             Phase::Recompute(ops) => {
-                for image in self.chunk(task) {
-                    for op in &self.graph.ops[ops.clone()] {
-                        self.forward(op, Pass::Again, image, worker);
-                    }
-                }
+                self.chunk(task).for_each(|image| ops.clone().for_each(|op| self.forward(op, Pass::Again, image, worker)));
             }
             Phase::Backward(ops) => {
                 let images = self.chunk(task);
                 for image in images.clone() {
-                    for op in self.graph.ops[ops.clone()].iter().rev() {
+                    for op in ops.clone().rev() {
                         self.backward(op, image, (task, image == images.start), worker);
                     }
                 }
             }
-            Phase::Statistics { norm, raw } => self.statistics(*norm, *raw),
+            Phase::Statistics { norm, raw } => {
+                self.statistics(*norm, *raw);
+                self.lap_between(worker, Between::Norms);
+            }
             Phase::Sums { norm, convolutions } => match (convolutions.get(task), norm) {
                 (Some(&conv), _) => {
                     self.graph.convolutions[conv].merge(self.memory.partial(conv), self.chunks(), self.kernels);
+                    self.lap_between(worker, Between::Merge);
                 }
-                (None, Some((norm, raw))) => self.gradient_statistics(*norm, *raw),
+                (None, Some((norm, raw))) => {
+                    self.gradient_statistics(*norm, *raw);
+                    self.lap_between(worker, Between::Norms);
+                }
                 (None, None) => {}
             },
-            Phase::Loss => self.loss(),
+            Phase::Loss => {
+                self.loss();
+                self.lap_between(worker, Between::Loss);
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use super::forward::pad;
 use super::graph::{Id, Input};
 use super::memory::Scratch;
 use super::step::Step;
+use super::timing::Part;
 use super::weights::{Kind, TrainedConvolution, flat_length};
 use crate::conv::pack::PANEL;
 use crate::exec::tensor::Extent;
@@ -33,6 +34,7 @@ impl Step<'_> {
         worker: usize,
     ) {
         self.with_input(input, image, worker, |x, from| {
+            self.lap(worker, Part::InputAgain);
             if transposed {
                 // y = L^T x is <g, L^T x> = <L g, x>: the gradient plays the input's part, and the input the gradient's.
                 self.weight_gradient(conv, gradient, (x, from), chunk, worker);
@@ -45,6 +47,7 @@ impl Step<'_> {
                 let first = chunk.1 && !self.graph.convolutions[conv].is_shared;
                 self.weight_gradient(conv, (x, from), gradient, (chunk.0, first), worker);
             }
+            self.lap(worker, Part::Weights);
         });
     }
 

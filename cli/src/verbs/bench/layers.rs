@@ -1,4 +1,4 @@
-//! `bench net --layers`: the time of every layer, and the bound that applies to it.
+//! `bench net --layers` and `bench train --layers`: the time of every layer, and the bound that applies to it.
 #![forbid(unsafe_code)]
 
 use std::cell::RefCell;
@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use leanresnet::Session;
 use leanresnet::net::LayerTiming;
+use leanresnet::train::NetworkExecutor;
 use serde::Serialize;
 
 use crate::bandwidth::Bandwidths;
@@ -30,36 +31,65 @@ pub struct LayerRow {
     kernel: Option<&'static str>,
 }
 
-/// Collects the layers' times of a session that others run, round by round.
+/// What keeps the times of layers while it runs.
+pub trait KeepsTimings {
+    /// The layers' times since the last reset.
+    fn timings(&self) -> Vec<LayerTiming>;
+    /// Forgets them.
+    fn reset(&mut self);
+}
+
+impl KeepsTimings for Session {
+    fn timings(&self) -> Vec<LayerTiming> {
+        self.timings()
+    }
+
+    fn reset(&mut self) {
+        self.reset_timings();
+    }
+}
+
+impl KeepsTimings for NetworkExecutor {
+    fn timings(&self) -> Vec<LayerTiming> {
+        self.timings()
+    }
+
+    fn reset(&mut self) {
+        self.reset_timings();
+    }
+}
+
+/// Collects the layers' times of what others run, round by round.
 pub struct LayerClock {
-    session: Rc<RefCell<Session>>,
+    source: Rc<RefCell<dyn KeepsTimings>>,
     rounds: Vec<Vec<LayerTiming>>,
 }
 
 impl LayerClock {
-    /// For a session that keeps timings.
-    pub fn new(session: Rc<RefCell<Session>>) -> Self {
-        Self { session, rounds: Vec::new() }
+    /// For a session or an executor that keeps timings.
+    pub fn new(source: Rc<RefCell<dyn KeepsTimings>>) -> Self {
+        Self { source, rounds: Vec::new() }
     }
 
     /// Forgets what was run so far.
     pub fn reset(&self) {
-        self.session.borrow_mut().reset_timings();
+        self.source.borrow_mut().reset();
     }
 
     /// What ran since the last call is a round.
     pub fn end_round(&mut self) {
-        self.rounds.push(self.session.borrow().timings());
+        self.rounds.push(self.source.borrow().timings());
         self.reset();
     }
 
     /// The layers with the median of the rounds.
     pub fn rows(&self, peak_gflops: Option<f64>, bandwidths: &mut Bandwidths) -> Vec<LayerRow> {
-        let layers = self.rounds.first().map_or(0, Vec::len);
-        (0..layers)
-            .map(|index| {
-                let times: Vec<f64> = self.rounds.iter().map(|round| round[index].milliseconds()).collect();
-                row(&self.rounds[0][index], median(&times), peak_gflops, bandwidths)
+        let layers = self.rounds.first().into_iter().flatten();
+        layers
+            .map(|layer| {
+                let same = self.rounds.iter().flatten().filter(|other| other.name == layer.name);
+                let times: Vec<f64> = same.map(LayerTiming::milliseconds).collect();
+                row(layer, median(&times), peak_gflops, bandwidths)
             })
             .collect()
     }

@@ -26,7 +26,7 @@ pub fn cells(context: &Context<'_>, options: &NetOptions) -> Result<Vec<Cell>, F
         let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).timing(*layers).build()?;
         let kernel = main_kernel(&network, &session);
         let session = Rc::new(RefCell::new(session));
-        let layers = layers.then(|| LayerClock::new(Rc::clone(&session)));
+        let layers = layers.then(|| LayerClock::new(session.clone()));
         cells.push(Cell { subject, kernel, isa, work: work(&network, session, batch), layers });
     }
     Ok(cells)

@@ -64,6 +64,9 @@ pub struct TrainOptions {
     /// Activations to compute twice instead of keeping them
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "none")]
     pub recompute: Vec<RecomputeWord>,
+    /// Also the time of every part of every layer, forward and backward, beside the bound that applies to it, as in `bench net`
+    #[arg(long)]
+    pub layers: bool,
 }
 
 /// Which activations are computed twice.

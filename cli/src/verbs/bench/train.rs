@@ -1,11 +1,15 @@
 //! `leanresnet bench train`: steps of training, without reading the data.
 #![forbid(unsafe_code)]
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use leanresnet::data::SoftLabel;
 use leanresnet::train::{Executor, NetworkExecutor, Recompute, Update};
 use leanresnet::{Network, TrainConfig};
 
 use super::cell::{Cell, Setting, Subject, settings};
+use super::layers::LayerClock;
 use super::options::{NetworkOptions, RecomputeWord, TrainOptions};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -18,7 +22,7 @@ const LEARNING_RATE: f32 = 1e-6;
 
 /// All combinations.
 pub fn cells(context: &Context<'_>, options: &TrainOptions) -> Result<Vec<Cell>, Failure> {
-    let TrainOptions { network: NetworkOptions { network: source, measure }, recompute } = options;
+    let TrainOptions { network: NetworkOptions { network: source, measure }, recompute, layers } = options;
     let network = source.network()?;
     let mut cells = Vec::new();
     for setting in settings(context, measure, &[128])? {
@@ -38,18 +42,21 @@ pub fn cells(context: &Context<'_>, options: &TrainOptions) -> Result<Vec<Cell>,
                 ..setting.subject("train")
             };
             let executor = NetworkExecutor::new(&network, &config, pool.clone(), isa)?;
-            cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch), layers: None });
+            let executor = Rc::new(RefCell::new(if *layers { executor.with_timing() } else { executor }));
+            let layers = layers.then(|| LayerClock::new(executor.clone()));
+            cells.push(Cell { subject, kernel: None, isa, work: work(&network, executor, batch), layers });
         }
     }
     Ok(cells)
 }
 
-fn work(network: &Network, mut executor: NetworkExecutor, batch: usize) -> Work<'static> {
+fn work(network: &Network, executor: Rc<RefCell<NetworkExecutor>>, batch: usize) -> Work<'static> {
     let image: usize = network.input().iter().product();
     let values: Vec<f32> = (0..batch * image).map(|index| (index % 17) as f32 / 8.0 - 1.0).collect();
     let classes = network.classes();
     let labels: Vec<SoftLabel> = (0..batch).map(|index| SoftLabel::hard((index % classes) as u32)).collect();
     let run = move || {
+        let mut executor = executor.borrow_mut();
         executor.forward_backward(&values, &labels)?;
         std::hint::black_box(executor.gradient_norm());
         executor.update(&Update::new(LEARNING_RATE))?;
