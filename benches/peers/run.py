@@ -24,6 +24,7 @@ try:
     import quiet
     import report
     from engines import ENGINES
+    from processes import Failure, run_json
 except ModuleNotFoundError as error:
     sys.exit(f"error: no module {error.name}: `pip install -r benches/peers/requirements.txt` first")
 
@@ -34,19 +35,6 @@ RUST_TARGET = REPOSITORY / "target" / "peers"
 RUST_ENGINES = ("tract", "rten")
 PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "torch")
 TOLERANCE = 1e-4
-TIMEOUT = 900
-
-
-class Failure(Exception):
-    """What went wrong, and what to do next."""
-
-
-def run_json(command: list, **options) -> dict:
-    """The last line that a program prints, as JSON."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=TIMEOUT, **options)
-    if done.returncode:
-        raise Failure(f"{command[0]} failed: {done.stderr.strip()[-400:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def existing_program(path: Path) -> Path:
@@ -60,15 +48,13 @@ class Bench:
 
     def __init__(self, options, models: Path):
         self.options, self.models = options, models
-        self.cores = sorted(os.sched_getaffinity(0))
         self.output = models / "output.npy"
 
     def model(self, preset: str) -> Path:
         return self.models / f"{preset}.safetensors"
 
     def run(self, command: list, threads: int, **environment) -> dict:
-        cores = self.cores[:threads]
-        return run_json(command, preexec_fn=lambda: os.sched_setaffinity(0, cores), env=os.environ | environment)
+        return run_json(command, threads, env=os.environ | environment)
 
     def import_weights(self, preset: str):
         weights = networks.weights_path(self.models, preset)

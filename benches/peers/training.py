@@ -6,20 +6,18 @@
 import argparse
 import itertools
 import json
-import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 import quiet
+from processes import Failure, run_json
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
 OUR_PROGRAM = REPOSITORY / "target" / "release" / "leanresnet"
 LAYOUTS = {"torch": "contiguous_format", "torch-channels-last": "channels_last"}
 CELLS = (("small", 64), ("base", 64), ("imagenet", 8), ("base", 128))
-TIMEOUT = 900
 
 
 def torch_step(preset: str, batch: int, threads: int, layout: str):
@@ -61,25 +59,13 @@ def measure_torch(options):
     print(json.dumps(quiet.measured(measure, options.tries)))
 
 
-def run(command: list, threads: int) -> dict:
-    """The last line that a program prints, which may use as many cores as threads."""
-    cores = sorted(os.sched_getaffinity(0))[:threads]
-    words = [str(word) for word in command]
-    done = subprocess.run(
-        words, capture_output=True, text=True, timeout=TIMEOUT, preexec_fn=lambda: os.sched_setaffinity(0, cores)
-    )
-    if done.returncode:
-        sys.exit(f"error: {words[0]} failed: {done.stderr.strip()[-400:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def measure(engine: str, cell: tuple, options) -> dict:
     (preset, batch), threads = cell
     if engine != "leanresnet":
         common = ["--preset", preset, "--batch", batch, "--threads", threads, "--seconds", options.seconds]
-        return run([sys.executable, __file__, "--engine", engine, *common, "--tries", options.tries], threads)
+        return run_json([sys.executable, __file__, "--engine", engine, *common, "--tries", options.tries], threads)
     command = [options.leanresnet, "bench", "train", "--preset", preset, "--batch", batch, "--threads", threads, "--json"]
-    return quiet.measured(lambda: run([*command, "--rounds", 1, "--seconds", options.seconds], threads), options.tries)
+    return quiet.measured(lambda: run_json([*command, "--rounds", 1, "--seconds", options.seconds], threads), options.tries)
 
 
 def table(results: dict, cells: list) -> str:
@@ -135,8 +121,11 @@ def main():
     options = parser.parse_args()
     if options.engine:
         measure_torch(options)
-    else:
+        return
+    try:
         compare(options)
+    except Failure as failure:
+        sys.exit(f"error: {failure}")
 
 
 if __name__ == "__main__":

@@ -301,6 +301,11 @@ impl PackedWeights {
         self.stencil_kind.map_or(0, Stencil::radius)
     }
 
+    /// Multiply-adds of one output.
+    pub(crate) fn products(&self) -> usize {
+        self.rows * self.row_length + self.stencil_kind.map_or(0, |stencil| stencil.taps().len() * self.group_size)
+    }
+
     /// Rows of the kernel; 1 for lean convolutions, whose matrix is a 1x1 kernel.
     pub fn kernel_rows(&self) -> usize {
         self.rows

@@ -115,25 +115,24 @@ impl PooledConvolution {
             let held = &mut scratch[..middle.len() * self.middle().row()];
             let layout = self.middle().layout().starting_at(middle.start);
             if self.pool_first {
-                self.pool(&x[2 * band.start * self.input.row()..], held);
+                average_pool(self.elementwise, &x[2 * band.start * self.input.row()..], self.input, held);
                 done(0);
                 self.conv.run(weights, (held, layout), y.reborrow(), Residual::None, band);
             } else {
                 self.conv.run(weights, (x, self.conv.input_layout()), Target::new(held, layout), Residual::None, middle);
                 done(0);
-                self.pool(held, y.rows_mut(band));
+                average_pool(self.elementwise, held, self.middle(), y.rows_mut(band));
             }
             done(1);
         }
     }
+}
 
-    /// Pools as many rows as there are in `y`; `x` begins with the upper row of the first pair.
-    fn pool(&self, x: &[f32], y: &mut [f32]) {
-        let (from, channels) = (if self.pool_first { self.input } else { self.middle() }, self.middle().channels);
-        let row = from.width / 2 * channels;
-        for (x, y) in x.chunks(2 * from.row()).zip(y.chunks_exact_mut(row)) {
-            self.elementwise.pool(x, from.row(), y, channels, 0.25);
-        }
+/// 2x2 average pool of an image like `from`, without a border, to as many rows as there are in `y`. `x` begins with the upper row of the
+/// first pair.
+pub(crate) fn average_pool(elementwise: &Elementwise, x: &[f32], from: Extent, y: &mut [f32]) {
+    for (x, y) in x.chunks(2 * from.row()).zip(y.chunks_exact_mut(from.width / 2 * from.channels)) {
+        elementwise.pool(x, from.row(), y, from.channels, 0.25);
     }
 }
 

@@ -79,13 +79,12 @@ fn parts<'a>(plan: &Plan, step: &'a Step) -> Vec<Part<'a>> {
     let name = || step.name.clone();
     let plain =
         |input, output| Part { name: name(), input, output, adds: false, convolution: None, products: 0, other_weights: 0 };
-    let products = |weights: &PackedWeights| weights.rows * weights.row_length;
     match &step.op {
         Op::Load { to } => vec![plain(Place::Caller(plan.input.iter().product()), Place::Tensor(*to))],
         Op::Pad { from, to } => vec![plain(Place::Tensor(*from), Place::Tensor(*to))],
         Op::Convolve { from, to, conv, weights, add_to_output } => {
             let part = plain(Place::Tensor(*from), Place::Tensor(*to));
-            vec![Part { adds: *add_to_output, convolution: Some((conv, weights)), products: products(weights), ..part }]
+            vec![Part { adds: *add_to_output, convolution: Some((conv, weights)), products: weights.products(), ..part }]
         }
         Op::PooledConvolve { from, to, pair, weights } => {
             let middle = Place::Worker(pair.middle().elements());
@@ -94,7 +93,7 @@ fn parts<'a>(plan: &Plan, step: &'a Step) -> Vec<Part<'a>> {
             let conv = |(input, output)| Part {
                 name: format!("{}.conv", step.name),
                 convolution: Some((&pair.conv, weights)),
-                products: products(weights),
+                products: weights.products(),
                 ..plain(input, output)
             };
             if pair.pool_first { vec![pool(places[0]), conv(places[1])] } else { vec![conv(places[0]), pool(places[1])] }
@@ -112,7 +111,7 @@ fn parts<'a>(plan: &Plan, step: &'a Step) -> Vec<Part<'a>> {
         }
         Op::Head { from, conv, weights } => {
             let part = plain(Place::Tensor(*from), Place::Worker(conv.output.elements()));
-            vec![Part { convolution: Some((conv, weights)), products: products(weights), ..part }]
+            vec![Part { convolution: Some((conv, weights)), products: weights.products(), ..part }]
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::optimizer::OptimizerConfig;
 use super::schedule::ScheduleConfig;
 use crate::error::{Error, Result};
+use crate::named_enum::named_enum;
 
 /// Most epochs of a run: checkpoints hold the results of every epoch, and the size of their metadata is bounded.
 const MOST_EPOCHS: u64 = 10_000;
@@ -56,19 +57,19 @@ pub enum Dtype {
     F32,
 }
 
-/// Which activations are computed again in the backward pass instead of being kept (Gholami, Keutzer, Biros 2019, "ANODE"). The
-/// results are the same to the bit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Recompute {
-    /// Keep all of them.
-    #[default]
-    None,
-    /// Keep the input of every block: a sixth more multiply-adds.
-    Block,
-    /// Keep the input of every stage: up to half more multiply-adds.
-    Stage,
+named_enum! {
+    /// Which activations are computed again in the backward pass instead of being kept (Gholami, Keutzer, Biros 2019, "ANODE"). The
+    /// results are the same to the bit.
+    #[derive(Default)]
+    Recompute, "train.recompute" {
+        /// Keep all of them.
+        #[default]
+        None = "none",
+        /// Keep the input of every block: a sixth more multiply-adds.
+        Block = "block",
+        /// Keep the input of every stage: up to half more multiply-adds.
+        Stage = "stage",
+    }
 }
 
 impl Default for TrainConfig {
@@ -162,7 +163,7 @@ impl TrainConfig {
     /// Checks every value.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the first key whose value is out of range or not supported yet.
+    /// [`Error::Invalid`] naming the first key whose value is out of range.
     pub fn validate(&self) -> Result<()> {
         if !(1..=MOST_EPOCHS).contains(&self.epochs) {
             return Err(Error::invalid("train.epochs", format!("1 to {MOST_EPOCHS}"), self.epochs));

@@ -3,10 +3,11 @@
 
 use leanresnet::data::SoftLabel;
 use leanresnet::net::Block;
-use leanresnet::train::{Batch, Executor, NetworkExecutor, RunConfig, ScheduleConfig, StateKind, TrainConfig, Trainer};
+use leanresnet::train::{
+    Batch, Executor, NetworkExecutor, Recompute, RunConfig, ScheduleConfig, StateKind, TrainConfig, Trainer,
+};
 use leanresnet::{Error, Isa, Network, Pool};
 
-use crate::gradients::executor;
 use crate::networks::{Case, cases};
 use crate::updates::model_state;
 
@@ -45,12 +46,13 @@ fn the_layer_of_an_infinite_weight_is_named() {
         ("head.weight", "head"),
         ("head.bias", "head"),
     ] {
-        for value in [f32::INFINITY, f32::NAN] {
-            let mut executor = executor(&case, &case.model(), Pool::inline(), Isa::active().unwrap());
+        let values = [f32::INFINITY, f32::NAN].into_iter();
+        for (value, recompute) in values.flat_map(|value| Recompute::ALL.iter().map(move |recompute| (value, *recompute))) {
+            let mut executor = recomputing(&case, recompute);
             inject(&mut executor, tensor, value);
             assert_eq!(executor.first_non_finite().as_deref(), Some(layer), "{tensor} before a step");
             let loss = executor.forward_backward(&case.images(3), &case.labels(3)).unwrap();
-            assert_eq!(executor.first_non_finite().as_deref(), Some(layer), "{tensor} after a step");
+            assert_eq!(executor.first_non_finite().as_deref(), Some(layer), "{tensor} after a step, recompute {recompute}");
             let finite = loss.loss_sum.is_finite() && executor.gradient_norm().is_finite();
             // In training, the batch's statistics stand in for the running ones.
             assert_eq!(finite, tensor.ends_with("running_var"), "{tensor}");
@@ -61,12 +63,21 @@ fn the_layer_of_an_infinite_weight_is_named() {
 #[test]
 fn the_layer_whose_output_overflows_is_named_though_its_weights_are_finite() {
     let case = case("residual, 0 norms, cross4, bias");
-    let mut executor = executor(&case, &case.model(), Pool::inline(), Isa::active().unwrap());
-    assert_eq!(executor.first_non_finite(), None);
-    inject(&mut executor, "stages.0.1.conv1.pointwise.bias", 3e38);
-    inject(&mut executor, "stages.0.1.conv2.pointwise.bias", 3e38);
-    executor.forward_backward(&case.images(3), &case.labels(3)).unwrap();
-    assert_eq!(executor.first_non_finite().as_deref(), Some("stages.0.1.conv2"));
+    for recompute in Recompute::ALL {
+        let mut executor = recomputing(&case, *recompute);
+        assert_eq!(executor.first_non_finite(), None);
+        inject(&mut executor, "stages.0.1.conv1.pointwise.bias", 3e38);
+        inject(&mut executor, "stages.0.1.conv2.pointwise.bias", 3e38);
+        executor.forward_backward(&case.images(3), &case.labels(3)).unwrap();
+        assert_eq!(executor.first_non_finite().as_deref(), Some("stages.0.1.conv2"), "recompute {recompute}");
+    }
+}
+
+fn recomputing(case: &Case, recompute: Recompute) -> NetworkExecutor {
+    let config = TrainConfig::default().with_recompute(recompute);
+    let mut executor = NetworkExecutor::new(&case.network, &config, Pool::inline(), Isa::active().unwrap()).unwrap();
+    executor.set_model(&case.model()).unwrap();
+    executor
 }
 
 #[test]

@@ -43,7 +43,10 @@ impl Step<'_> {
 
     /// Computes a tensor before a norm again, if it is gone, and first what it is made of.
     fn recompute(&self, raw: Id, image: usize, worker: usize) {
-        let Some(op) = self.graph.producer(raw).filter(|_| self.slots.recomputes(raw)) else { return };
+        if !self.slots.recomputes(raw) {
+            return;
+        }
+        let Some(op) = self.graph.producer(raw) else { return };
         if let Some((before, _)) = normalised_input(&self.graph.ops[op]) {
             self.recompute(before, image, worker);
         }

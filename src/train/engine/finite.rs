@@ -7,7 +7,8 @@ use super::norm::{TrainedNorm, Values};
 use super::weights::TrainedConvolution;
 
 /// The first layer in forward order with a NaN or an infinity in its weights or in its output for one of the last batch's `images`;
-/// else the last layer with one in its gradient, which is the first that the backward pass came to.
+/// else the last layer with one in its gradient, which is the first that the backward pass came to. Outputs that share memory (see
+/// `slots`) are gone but for the earliest, which the backward pass computed last: it cannot be mistaken for an earlier layer's.
 pub(super) fn first_non_finite(graph: &Graph, memory: Option<&Memory>, images: usize) -> Option<String> {
     let find = Find { graph, memory, images };
     let forward = graph.ops.iter().find_map(|op| find.in_forward(op));

@@ -8,7 +8,7 @@ use super::step::{Pass, Step};
 use super::timing::Part;
 use super::weights::{Kind, TrainedConvolution};
 use crate::conv::pack::PackedWeights;
-use crate::exec::segment::Convolution;
+use crate::exec::segment::{Convolution, average_pool};
 use crate::exec::tensor::{Extent, copy_rows_inside};
 use crate::kernel::conv::ConvCall;
 use crate::kernel::rows::{Residual, Source};
@@ -69,16 +69,9 @@ impl Step<'_> {
                 let mut scratch = memory.scratch(worker, Scratch::Input);
                 let extent = Extent::new(tensor.extent.height / 2, tensor.extent.width / 2, tensor.extent.channels);
                 let pooled = &mut scratch[..extent.elements()];
-                self.pool(&tensor.read(image), tensor.extent, pooled, extent);
+                average_pool(&self.kernels.elementwise, &tensor.read(image), tensor.extent, pooled);
                 use_input(pooled, extent)
             }
-        }
-    }
-
-    /// 2x2 average pool of a whole image.
-    fn pool(&self, x: &[f32], from: Extent, y: &mut [f32], to: Extent) {
-        for (row, y) in y.chunks_exact_mut(to.row()).enumerate() {
-            self.kernels.elementwise.pool(&x[2 * row * from.row()..(2 * row + 2) * from.row()], from.row(), y, to.channels, 0.25);
         }
     }
 
@@ -228,7 +221,7 @@ impl Step<'_> {
                 let mut scratch = self.memory.scratch(worker, Scratch::Input);
                 let activated = &mut scratch[..raw.extent.elements()];
                 self.kernels.elementwise.normalize(&x, None, activated, (scale, shift), true);
-                self.pool(activated, raw.extent, &mut y, to.extent);
+                average_pool(&self.kernels.elementwise, activated, raw.extent, &mut y);
             } else {
                 self.kernels.elementwise.normalize(&x, None, &mut y, (scale, shift), true);
             }

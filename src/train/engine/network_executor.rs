@@ -110,7 +110,8 @@ impl NetworkExecutor {
         state::visit_gradients(&self.graph, visit);
     }
 
-    /// Keeps the time of every part of every layer from now on, for [`NetworkExecutor::timings`]; costs about a thousandth of a step.
+    /// Keeps the time of every part of every layer from now on, for [`NetworkExecutor::timings`]; costs a step of
+    /// `small` about a hundredth.
     #[must_use]
     pub fn with_timing(mut self) -> Self {
         self.timer = Some(Timer::new(&self.graph));
@@ -119,10 +120,11 @@ impl NetworkExecutor {
 
     /// Where the time of the steps went: an entry for every part of a layer that took time. `input`, `forward` and `statistics` are the
     /// forward pass; `gradient` (through the norm behind a convolution), `input again`, `weights`, `data` and `sums` (through ReLU, for the
-    /// norm before a convolution) the backward pass; `norms`, `loss`, `merge` (of partial gradients) and `update` belong to no layer.
+    /// norm before a convolution) the backward pass; `norms`, `loss`, `merge` (of partial gradients) and `update` belong to no layer. What is
+    /// computed again ([`Recompute`]) adds to the time of the forward parts, not to their multiply-adds.
     /// Empty without [`NetworkExecutor::with_timing`].
     pub fn timings(&self) -> Vec<LayerTiming> {
-        self.timer.as_ref().map_or_else(Vec::new, |timer| timer.timings(&self.graph, self.pool.threads()))
+        self.timer.as_ref().map_or_else(Vec::new, |timer| timer.timings(&self.graph, self.kernels, self.pool.threads()))
     }
 
     /// Forgets the times so far.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::graph::{Graph, Id, Input, Op, Output};
 use super::weights::TrainedConvolution;
-use crate::conv::pack::PackedWeights;
+use crate::dispatch::Kernels;
 use crate::net::LayerTiming;
 
 /// Parts of an operator, in the forward and then in the backward pass.
@@ -142,7 +142,7 @@ impl Timer {
     }
 
     /// One entry per part that took time: the forward pass, the backward pass, what lies between.
-    pub(super) fn timings(&self, graph: &Graph, threads: usize) -> Vec<LayerTiming> {
+    pub(super) fn timings(&self, graph: &Graph, kernels: &Kernels, threads: usize) -> Vec<LayerTiming> {
         let forward = (0..graph.ops.len()).flat_map(|op| Part::ALL[..Part::FORWARD].iter().map(move |part| (op, *part)));
         let backward = (0..graph.ops.len()).rev().flat_map(|op| Part::ALL[Part::FORWARD..].iter().map(move |part| (op, *part)));
         let entry = |name: String, clock: usize, cost: Cost| LayerTiming {
@@ -157,7 +157,10 @@ impl Timer {
             working_set: cost.bytes * if cost.is_kept { (self.batch / threads.max(1)).max(1) as u64 } else { 1 },
         };
         let parts = forward.chain(backward).filter_map(|(op, part)| {
-            let cost = Cost::new(graph, &graph.ops[op], part);
+            let mut cost = Cost::new(graph, &graph.ops[op], part);
+            if part == Part::Weights {
+                cost.kernel = Some(kernels.weight_gradient.name);
+            }
             let name = format!("{} {}", layer(graph, &graph.ops[op]), part.name());
             (cost.bytes > 0).then(|| entry(name, op * Part::ALL.len() + part as usize, cost))
         });
@@ -215,7 +218,7 @@ impl Cost {
                 let (Output::Raw { raw: to, .. } | Output::Sum { to, .. }) = output;
                 let sum = matches!(output, Output::Sum { .. });
                 let (before, read) = match input {
-                    Input::Images => (0, values(to) / conv.outputs() * conv.inputs),
+                    Input::Images => (0, values(to) / conv.outputs() * conv.inputs * conv.kind.stride() * conv.kind.stride()),
                     Input::Tensor(from) => (0, values(from)),
                     Input::Activated { raw, .. } => (2 * values(raw), values(raw)),
                     Input::Pooled(from) => (values(from) + values(from) / 4, values(from) / 4),
@@ -233,7 +236,14 @@ impl Cost {
                     Part::Sums => kept(3 * read),
                     Part::Data if input == Input::Images => Cost::default(),
                     Part::Forward | Part::Weights | Part::Data => {
-                        let others = if part == Part::Forward && sum { values(to) } else { 0 };
+                        // A sum also reads what it adds to, a data gradient the gradient that came past the block, and that of a pool
+                        // becomes that of its input.
+                        let others = match (part, input) {
+                            (Part::Forward, _) if sum => values(to),
+                            (Part::Data, Input::Tensor(_)) if !graph.enters_stage(op) => read,
+                            (Part::Data, Input::Pooled(from)) => read + values(from),
+                            _ => 0,
+                        };
                         let bytes = 4 * (read + values(to) + others) + conv.values.bytes();
                         multiply_adds(conv, graph.tensors[to].extent.pixels(), bytes)
                     }
@@ -244,13 +254,8 @@ impl Cost {
 }
 
 fn multiply_adds(conv: &TrainedConvolution, pixels: usize, bytes: usize) -> Cost {
-    let macs = pixels * conv.outputs() * products(&conv.values);
+    let macs = pixels * conv.outputs() * conv.values.products();
     Cost { kernel: Some(conv.kernel.name), macs: macs as u64, bytes: bytes as u64, is_kept: true }
-}
-
-/// Multiply-adds of one output.
-fn products(weights: &PackedWeights) -> usize {
-    weights.rows * weights.row_length + weights.stencil().map_or(0, |stencil| stencil.taps().len())
 }
 
 #[cfg(test)]

@@ -20,6 +20,16 @@ pub(crate) enum Kind {
     Dense { side: usize, stride: usize },
 }
 
+impl Kind {
+    /// Input pixels from an output pixel to the next.
+    pub(crate) fn stride(self) -> usize {
+        match self {
+            Kind::Lean(_) => 1,
+            Kind::Dense { stride, .. } => stride,
+        }
+    }
+}
+
 /// The data gradient of a dense convolution at input rows and columns of one phase.
 pub(crate) struct Phase {
     pub(crate) row: usize,

@@ -3,6 +3,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 use leanresnet::Stencil;
+use leanresnet::train::Recompute;
 
 use crate::network_source::NetworkSource;
 
@@ -61,20 +62,12 @@ pub struct NetOptions {
 pub struct TrainOptions {
     #[command(flatten)]
     pub network: NetworkOptions,
-    /// Activations to compute twice instead of keeping them
+    /// Activations to compute twice instead of keeping them: none, block or stage
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "none")]
-    pub recompute: Vec<RecomputeWord>,
+    pub recompute: Vec<Recompute>,
     /// Also the time of every part of every layer, forward and backward, beside the bound that applies to it, as in `bench net`
     #[arg(long)]
     pub layers: bool,
-}
-
-/// Which activations are computed twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum RecomputeWord {
-    None,
-    Block,
-    Stage,
 }
 
 /// Flags of `bench net` and `bench train`.

@@ -5,12 +5,12 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use leanresnet::data::SoftLabel;
-use leanresnet::train::{Executor, NetworkExecutor, Recompute, Update};
+use leanresnet::train::{Executor, NetworkExecutor, Update};
 use leanresnet::{Network, TrainConfig};
 
 use super::cell::{Cell, Setting, Subject, settings};
 use super::layers::LayerClock;
-use super::options::{NetworkOptions, RecomputeWord, TrainOptions};
+use super::options::{NetworkOptions, TrainOptions};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::stopwatch::Work;
@@ -26,18 +26,13 @@ pub fn cells(context: &Context<'_>, options: &TrainOptions) -> Result<Vec<Cell>,
     let network = source.network()?;
     let mut cells = Vec::new();
     for setting in settings(context, measure, &[128])? {
-        for word in recompute {
-            let (recompute, name) = match word {
-                RecomputeWord::None => (Recompute::None, "none"),
-                RecomputeWord::Block => (Recompute::Block, "block"),
-                RecomputeWord::Stage => (Recompute::Stage, "stage"),
-            };
+        for &recompute in recompute {
             let config = TrainConfig::default().with_recompute(recompute);
             let Setting { batch, ref pool, isa, .. } = setting;
             let bytes = NetworkExecutor::training_bytes(&network, batch, pool.threads(), recompute)?;
             let subject = Subject {
                 preset: Some(source.label()),
-                recompute: Some(name),
+                recompute: Some(recompute.name()),
                 training_bytes: Some(bytes),
                 ..setting.subject("train")
             };
