@@ -230,7 +230,7 @@ fn metadata_that_makes_no_sense_is_refused() {
         ("\"input\":[3,8,8]", "\"input\":[3,8,0]", "network.input width; expected 1 to 65536, got 0"),
         ("\"blocks\":1", "\"blocks\":4000000000", "at most 1024 in all stages"),
         ("\"width\":4", "\"width\":4,\"colour\":1", "unknown field `colour`"),
-        ("\"operator\":\"lean\"", "\"operator\":\"shift\"", "network.block.operator (stage 0): not supported yet"),
+        ("\"operator\":\"lean\"", "\"operator\":\"shift\"", "stages.0.0.conv1.spatial.weight is no shift"),
         ("\"preprocess\":{", "\"preprocess\":{\"gamma\":2,", "unknown field `gamma`"),
         ("\"preprocess\"", "\"processing\"", "missing field `preprocess`"),
         ("\"resize\":12", "\"resize\":1", "preprocess.resize; expected 8 to 65536 pixels, got 1"),

@@ -171,15 +171,16 @@ fn mistakes_are_named() {
 }
 
 #[test]
-fn choices_of_later_versions_parse_and_are_refused_by_name() {
+fn choices_that_do_not_fit_together_or_are_of_later_versions_are_refused_by_name() {
     for (text, expected) in [
         (
-            "[network.block]\noperator = \"separable\"",
-            "network.block.operator (stage 0): not supported yet; expected one of the supported: lean, dense, got `separable`",
+            "[network.block]\nform = \"symmetric\"\noperator = \"separable\"",
+            "network.block.operator (stage 0); expected lean or dense in a symmetric block, whose second convolution is the transpose of \
+             the first, got `separable`",
         ),
         (
-            "[network.block]\noperator = \"shift\"",
-            "network.block.operator (stage 0): not supported yet; expected one of the supported: lean, dense, got `shift`",
+            "[network.block]\noperator = \"shift\"\ngroup_size = 2",
+            "network.block.group_size (stage 0); expected 1 for shifts, which move single channels, got 2",
         ),
         (
             "[network.block]\nform = \"symmetric\"\nstencil = [\"row3\", \"col3\"]",

@@ -43,9 +43,10 @@ named_enum! {
         Lean = "lean",
         /// A full 3x3 convolution.
         Dense = "dense",
-        /// A depth-wise stencil followed by a 1x1 convolution.
+        /// A depth-wise stencil followed by a 1x1 convolution (Howard et al. 2017, without norm and `ReLU` between them).
         Separable = "separable",
-        /// A shift of each channel by one pixel followed by a 1x1 convolution.
+        /// A fixed shift of each channel by at most one pixel, and then a 1x1 convolution (Wu et al. 2018). Channel c of a new model comes
+        /// from the neighbour c mod 9, row by row from the north-west.
         Shift = "shift",
     }
 }
@@ -199,8 +200,17 @@ impl Block {
     pub(crate) fn products(&self, width: usize) -> [usize; 2] {
         match self.operator {
             Operator::Dense => [9 * width; 2],
-            operator if operator.has_stencil() => self.stencils.map(|stencil| width + self.group_size * stencil.taps().len()),
-            _ => [width; 2],
+            Operator::Lean | Operator::Separable => self.stencils.map(|stencil| width + self.group_size * stencil.taps().len()),
+            Operator::Shift => [width; 2],
+        }
+    }
+
+    /// The stencil that the spatial part of convolution `index` is stored with; none for dense convolutions.
+    pub(crate) fn stencil_of(&self, index: usize) -> Option<Stencil> {
+        match self.operator {
+            Operator::Dense => None,
+            Operator::Lean | Operator::Separable => Some(self.stencils[index]),
+            Operator::Shift => Some(Stencil::Box9),
         }
     }
 

@@ -82,9 +82,9 @@ fn parts<'a>(plan: &Plan, step: &'a Step) -> Vec<Part<'a>> {
     match &step.op {
         Op::Load { to } => vec![plain(Place::Caller(plan.input.iter().product()), Place::Tensor(*to))],
         Op::Pad { from, to } => vec![plain(Place::Tensor(*from), Place::Tensor(*to))],
-        Op::Convolve { from, to, conv, weights, add_to_output } => {
+        Op::Convolve { from, to, conv, weights, add_to_output, products } => {
             let part = plain(Place::Tensor(*from), Place::Tensor(*to));
-            vec![Part { adds: *add_to_output, convolution: Some((conv, weights)), products: weights.products(), ..part }]
+            vec![Part { adds: *add_to_output, convolution: Some((conv, weights)), products: *products, ..part }]
         }
         Op::PooledConvolve { from, to, pair, weights } => {
             let middle = Place::Worker(pair.middle().elements());
@@ -192,7 +192,9 @@ mod tests {
             .with_connection(&Connection::default().with_form(ConnectionForm::StridedConv))
             .build()
             .unwrap();
-        for network in [Network::preset("small").unwrap(), Network::preset("imagenet").unwrap(), dense] {
+        let of = |operator| Network::builder().with_stage_of(8, 2, &Block::default().with_operator(operator)).build().unwrap();
+        let (separable, shift) = (of(Operator::Separable), of(Operator::Shift));
+        for network in [Network::preset("small").unwrap(), Network::preset("imagenet").unwrap(), dense, separable, shift] {
             let costs = costs_of(&network, 1, 1);
             assert_eq!(costs.iter().map(|cost| cost.macs).sum::<u64>(), network.macs());
             let mut names: Vec<&str> = costs.iter().map(|cost| cost.name.as_str()).collect();

@@ -70,7 +70,7 @@ pub(crate) fn dense_with_norm(
     PackedWeights::dense(inputs, outputs, side, &weight, &map.bias(values(model, &format!("{name}.conv.bias"))))
 }
 
-/// The two convolutions of a block with their norms, and the block's scale in the second one.
+/// The two convolutions of a lean or dense block with their norms, and the block's scale in the second one.
 pub(crate) fn block(model: &Model, name: &str, block: &Block, width: usize) -> Result<[PackedWeights; 2]> {
     let norm = |index: usize| {
         let kind = if block.norms >= index { block.norm } else { Norm::None };
@@ -83,6 +83,18 @@ pub(crate) fn block(model: &Model, name: &str, block: &Block, width: usize) -> R
         BlockForm::Symmetric => transposed(model, &format!("{name}.conv1"), block, &norm(2).times(-scale), width)?,
     };
     Ok([first, second])
+}
+
+/// The spatial and the 1x1 part of convolution `index` of a separable or shift block, with norm and scale in the latter.
+pub(crate) fn separable(model: &Model, name: &str, block: &Block, index: usize, width: usize) -> Result<[PackedWeights; 2]> {
+    let kind = if block.norms > index { block.norm } else { Norm::None };
+    let map = ChannelMap::norm(model, kind, &format!("{name}.norm{}", index + 1), width);
+    let map = if index == 0 { map } else { map.times(f64::from(block.scale)) };
+    let tensor = |part: &str| values(model, &format!("{name}.conv{}.{part}", index + 1));
+    let stencil = block.stencil_of(index).unwrap_or(block.stencils[index]);
+    let spatial = PackedWeights::depthwise_grouped(stencil, width, block.group_size, tensor("spatial.weight"), &[])?;
+    let pointwise = map.weights(tensor("pointwise.weight"));
+    Ok([spatial, PackedWeights::dense(width, width, 1, &pointwise, &map.bias(tensor("pointwise.bias")))?])
 }
 
 fn convolution(model: &Model, name: &str, block: &Block, index: usize, map: &ChannelMap, width: usize) -> Result<PackedWeights> {

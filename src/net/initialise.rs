@@ -3,11 +3,13 @@
 
 use crate::net::parameters::{ParameterRole, ParameterSpec};
 use crate::random::{Purpose, Random};
+use crate::stencil::Stencil;
 
 /// The initial values of tensor number `position` of a network.
 ///
 /// Weights of convolutions are normal with variance 2 / fan-in (He, Zhang, Ren and Sun 2015); both parts of a lean convolution
-/// share one fan-in, that of their sum. The head's weight is normal with variance 1 / width. Norms start as the identity.
+/// share one fan-in, that of their sum. The depth-wise part of a separable one, which no `ReLU` follows, has variance 1 / fan-in, as the head's
+/// weight has. Channel c of a shift comes from tap c mod 9. Norms start as the identity.
 pub(crate) fn initial_values(spec: &ParameterSpec, seed: u64, position: usize) -> Vec<f32> {
     let mut random = Random::keyed(seed, Purpose::Weights, position as u64, 0);
     let count = spec.values();
@@ -18,10 +20,9 @@ pub(crate) fn initial_values(spec: &ParameterSpec, seed: u64, position: usize) -
     match spec.role {
         ParameterRole::ConvWeight => std::iter::repeat_with(normal(2.0)).take(count).collect(),
         ParameterRole::HeadWeight => std::iter::repeat_with(normal(1.0)).take(count).collect(),
-        ParameterRole::SpatialWeight { stencil } => {
-            let mut draw = normal(2.0);
-            stencil.mask().iter().cycle().take(count).map(|&tap| if tap { draw() } else { 0.0 }).collect()
-        }
+        ParameterRole::SpatialWeight { stencil } => taps(stencil, count, normal(2.0)),
+        ParameterRole::DepthwiseWeight { stencil } => taps(stencil, count, normal(1.0)),
+        ParameterRole::ShiftWeight => (0..count).map(|at| if at / 9 % 9 == at % 9 { 1.0 } else { 0.0 }).collect(),
         ParameterRole::NormWeight | ParameterRole::RunningVar => vec![1.0; count],
         ParameterRole::Bias
         | ParameterRole::NormBias
@@ -29,6 +30,11 @@ pub(crate) fn initial_values(spec: &ParameterSpec, seed: u64, position: usize) -
         | ParameterRole::NumBatchesTracked
         | ParameterRole::HeadBias => vec![0.0; count],
     }
+}
+
+/// Squares with a drawn value for every tap of the stencil, and 0 elsewhere.
+fn taps(stencil: Stencil, count: usize, mut draw: impl FnMut() -> f32) -> Vec<f32> {
+    stencil.mask().iter().cycle().take(count).map(|&tap| if tap { draw() } else { 0.0 }).collect()
 }
 
 #[cfg(test)]

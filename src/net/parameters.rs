@@ -17,6 +17,13 @@ pub enum ParameterRole {
         /// Values outside of it are 0.
         stencil: Stencil,
     },
+    /// Weight of the depth-wise convolution that a separable one begins with, `[channels, group_size, side, side]`.
+    DepthwiseWeight {
+        /// Values outside of it are 0.
+        stencil: Stencil,
+    },
+    /// Fixed weight of a shift, `[channels, 1, 3, 3]`: per channel a single 1, at the neighbour that the channel comes from.
+    ShiftWeight,
     /// Bias of a convolution, `[out]`.
     Bias,
     /// Factor of a norm, `[channels]`.
@@ -36,14 +43,23 @@ pub enum ParameterRole {
 }
 
 impl ParameterRole {
-    /// Whether the optimiser changes it. The running statistics and their counter follow the data instead.
+    /// Whether the optimiser changes it. A shift is fixed; the running statistics and their counter follow the data instead.
     pub fn is_trainable(self) -> bool {
-        !matches!(self, Self::RunningMean | Self::RunningVar | Self::NumBatchesTracked)
+        !matches!(self, Self::ShiftWeight | Self::RunningMean | Self::RunningVar | Self::NumBatchesTracked)
     }
 
     /// Whether weight decay acts on it: weights of convolutions and of the head, neither norms nor biases.
     pub fn decays(self) -> bool {
-        matches!(self, Self::ConvWeight | Self::SpatialWeight { .. } | Self::HeadWeight)
+        matches!(self, Self::ConvWeight | Self::SpatialWeight { .. } | Self::DepthwiseWeight { .. } | Self::HeadWeight)
+    }
+
+    /// The stencil of a spatial weight.
+    pub(crate) fn stencil(self) -> Option<Stencil> {
+        match self {
+            Self::SpatialWeight { stencil } | Self::DepthwiseWeight { stencil } => Some(stencil),
+            Self::ShiftWeight => Some(Stencil::Box9),
+            _ => None,
+        }
     }
 }
 
@@ -67,12 +83,12 @@ impl ParameterSpec {
         self.shape.iter().product()
     }
 
-    /// Number of values that training can choose: none in running statistics, only the taps in spatial weights.
+    /// Number of values that training can choose: none in running statistics and shifts, only the taps in spatial weights.
     pub fn trainable_values(&self) -> usize {
-        match self.role {
-            ParameterRole::SpatialWeight { stencil } => self.shape[0] * self.shape[1] * stencil.taps().len(),
-            role if role.is_trainable() => self.values(),
-            _ => 0,
+        match (self.role.is_trainable(), self.role.stencil()) {
+            (false, _) => 0,
+            (true, Some(stencil)) => self.shape[0] * self.shape[1] * stencil.taps().len(),
+            (true, None) => self.values(),
         }
     }
 }
@@ -96,16 +112,20 @@ pub(crate) fn convolution(layer: &str, output: usize, input: usize, kernel: usiz
 
 /// The tensors of a block's convolution number `index` at width `width`.
 pub(crate) fn block_convolution(layer: &str, block: &Block, index: usize, width: usize) -> Vec<ParameterSpec> {
-    if block.operator == Operator::Dense {
+    let Some(stencil) = block.stencil_of(index) else {
         return convolution(layer, width, width, 3, block.bias);
-    }
-    let stencil = block.stencils[index];
+    };
     let shape = [width, block.group_size, stencil.side(), stencil.side()];
-    // Both parts read the same input and are summed.
-    let fan_in = width + block.group_size * stencil.taps().len();
+    let taps = block.group_size * stencil.taps().len();
+    let (role, spatial_fan_in, pointwise_fan_in) = match block.operator {
+        Operator::Separable => (ParameterRole::DepthwiseWeight { stencil }, taps, width),
+        Operator::Shift => (ParameterRole::ShiftWeight, 1, width),
+        // Both parts read the same input and are summed.
+        Operator::Lean | Operator::Dense => (ParameterRole::SpatialWeight { stencil }, width + taps, width + taps),
+    };
     let mut parameters = vec![
-        spec(layer, "spatial.weight", &shape, ParameterRole::SpatialWeight { stencil }, fan_in),
-        spec(layer, "pointwise.weight", &[width, width, 1, 1], ParameterRole::ConvWeight, fan_in),
+        spec(layer, "spatial.weight", &shape, role, spatial_fan_in),
+        spec(layer, "pointwise.weight", &[width, width, 1, 1], ParameterRole::ConvWeight, pointwise_fan_in),
     ];
     if block.bias {
         parameters.push(spec(layer, "pointwise.bias", &[width], ParameterRole::Bias, 0));
@@ -217,6 +237,20 @@ mod tests {
             let is_statistic = parameter.name.contains("running_") || parameter.name.ends_with("num_batches_tracked");
             assert_eq!(parameter.role.is_trainable(), !is_statistic, "{}", parameter.name);
         }
+    }
+
+    #[test]
+    fn shifts_are_fixed_and_parts_of_separable_convolutions_have_a_fan_in_each() {
+        let of = |operator| {
+            let block = Block::default().with_operator(operator);
+            let network = Network::builder().with_stage_of(18, 1, &block).build().unwrap();
+            parameters(&network).into_iter().filter(|spec| spec.name.starts_with("stages.0.0.conv1")).collect::<Vec<_>>()
+        };
+        let (separable, shift) = (of(Operator::Separable), of(Operator::Shift));
+        assert_eq!(separable.iter().map(|spec| spec.fan_in).collect::<Vec<_>>(), [5, 18]);
+        assert_eq!(separable.iter().map(ParameterSpec::trainable_values).collect::<Vec<_>>(), [5 * 18, 18 * 18]);
+        assert_eq!(shift.iter().map(ParameterSpec::trainable_values).collect::<Vec<_>>(), [0, 18 * 18]);
+        assert_eq!((shift[0].shape.as_slice(), shift[0].role.decays()), (&[18, 1, 3, 3][..], false));
     }
 
     #[test]

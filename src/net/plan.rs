@@ -35,8 +35,8 @@ pub(crate) enum Op {
     Load { to: TensorId },
     /// An image into the inside of a larger one.
     Pad { from: TensorId, to: TensorId },
-    /// to (+)= convolution of from.
-    Convolve { from: TensorId, to: TensorId, conv: Convolution, weights: PackedWeights, add_to_output: bool },
+    /// to (+)= convolution of from. `products`: multiply-adds of one output, as the network states them; moving a channel is none.
+    Convolve { from: TensorId, to: TensorId, conv: Convolution, weights: PackedWeights, add_to_output: bool, products: usize },
     /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart. `products`: multiply-adds of
     /// one output of each, as the network states them; folding may have saved some.
     Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: Box<[PackedWeights; 2]>, products: [usize; 2] },
@@ -130,9 +130,14 @@ impl Lowering<'_> {
 
     /// Memory for what one step hands to the next.
     fn scratch(&mut self, extent: Extent) -> TensorId {
+        self.scratch_beside(extent, None)
+    }
+
+    /// The same while `taken` is in use.
+    fn scratch_beside(&mut self, extent: Extent, taken: Option<TensorId>) -> TensorId {
         // Steps can share memory only where its border stays zero: equal extents do.
-        let same = |tensor: &PlannedTensor| tensor.is_scratch && tensor.extent == extent;
-        if let Some(found) = self.plan.tensors.iter().position(same) {
+        let same = |(id, tensor): (TensorId, &PlannedTensor)| Some(id) != taken && tensor.is_scratch && tensor.extent == extent;
+        if let Some(found) = self.plan.tensors.iter().enumerate().position(same) {
             return found;
         }
         self.plan.tensors.push(PlannedTensor { extent, between_stages: false, is_scratch: true });
@@ -201,9 +206,13 @@ impl Lowering<'_> {
 
     fn block(&mut self, name: &str, block: &Block, x: TensorId) -> Result<()> {
         let extent = self.extent(x);
+        let middle = self.scratch(extent);
+        if let Operator::Separable | Operator::Shift = block.operator {
+            self.separable(name, block, 0, (x, middle))?;
+            return self.separable(name, block, 1, (middle, x));
+        }
         let [first, second] = fold::block(self.model, name, block, extent.channels)?;
         let (name1, name2) = (format!("{name}.conv1"), format!("{name}.conv2"));
-        let middle = self.scratch(extent);
         if block.operator == Operator::Dense {
             let padded = self.scratch(extent.with_border(1));
             self.push(&format!("{name1}.pad"), Op::Pad { from: x, to: padded });
@@ -219,6 +228,22 @@ impl Lowering<'_> {
         let pair = InPlaceBlock { first: convolution(&first, true), second: convolution(&second, block.relu_after_sum) };
         let products = block.products(extent.channels);
         self.push(name, Op::Block { y: x, middle, block: pair, weights: Box::new([first, second]), products });
+        Ok(())
+    }
+
+    /// A separable or shift convolution of a block, the second one added to its output.
+    fn separable(&mut self, name: &str, block: &Block, index: usize, (from, to): (TensorId, TensorId)) -> Result<()> {
+        let extent = self.extent(from);
+        let [spatial, pointwise] = fold::separable(self.model, name, block, index, extent.channels)?;
+        let name = format!("{name}.conv{}", index + 1);
+        let between = self.scratch_beside(extent, Some(if index == 0 { to } else { from }));
+        let kernel = self.plan.kernels.lean(block.stencil_of(index).unwrap_or(block.stencils[index]), block.group_size);
+        let conv = Convolution { kernel, input: extent, output: extent, stride: 1, relu: false };
+        let products = if block.operator == Operator::Shift { 0 } else { spatial.products() };
+        let op = Op::Convolve { from, to: between, conv, weights: spatial, add_to_output: false, products };
+        self.push(&format!("{name}.spatial"), op);
+        let (relu, add) = (index == 0 || block.relu_after_sum, index == 1);
+        self.convolve(&format!("{name}.pointwise"), between, to, pointwise, (1, relu), add);
         Ok(())
     }
 
@@ -243,7 +268,8 @@ impl Lowering<'_> {
     ) {
         let (input, output) = (self.extent(from), self.extent(to));
         let conv = self.dense(input, output, stride, relu);
-        self.push(name, Op::Convolve { from, to, conv, weights, add_to_output });
+        let products = weights.products();
+        self.push(name, Op::Convolve { from, to, conv, weights, add_to_output, products });
     }
 
     fn dense(&self, input: Extent, output: Extent, stride: usize, relu: bool) -> Convolution {

@@ -120,7 +120,7 @@ impl<'a> Run<'a> {
                 let source = &x[rows.start * from_extent.row()..rows.end * from_extent.row()];
                 copy_rows_inside(source, &mut y, extent);
             }
-            Op::Convolve { from, to, conv, weights, add_to_output } => {
+            Op::Convolve { from, to, conv, weights, add_to_output, .. } => {
                 let x = tensors[*from].read(slot(*from));
                 let residual = if *add_to_output { Residual::Output } else { Residual::None };
                 let mut output = tensors[*to].write_part(slot(*to), rows.clone(), part.panels);

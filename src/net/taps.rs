@@ -1,4 +1,4 @@
-//! Spatial weights are stored as full squares; outside of their stencil they must be 0.
+//! Spatial weights are stored as full squares; outside of their stencil they must be 0, and those of shifts hold a single 1 per channel.
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
@@ -9,15 +9,15 @@ use crate::stencil::Stencil;
 ///
 /// # Errors
 /// [`Error::Model`] with `source_name` for the first value other than 0 outside of its stencil; the message names the smallest stencil
-/// that all spatial weights of the same size fit.
+/// that all spatial weights of the same size fit. The same for a channel of a shift that does not hold a single 1 and zeros.
 pub(crate) fn check_taps<'a>(
     source_name: &str,
     tensors: impl Iterator<Item = (&'a ParameterSpec, &'a [f32])> + Clone,
 ) -> Result<()> {
-    let spatial = tensors.filter_map(|(spec, values)| match spec.role {
-        ParameterRole::SpatialWeight { stencil } => Some((spec, stencil, values)),
-        _ => None,
-    });
+    for (spec, values) in tensors.clone().filter(|(spec, _)| spec.role == ParameterRole::ShiftWeight) {
+        check_shift(source_name, &spec.name, values)?;
+    }
+    let spatial = tensors.filter_map(|(spec, values)| Some((spec, spec.role.stencil()?, values)));
     for (spec, stencil, values) in spatial.clone() {
         let mask = stencil.mask();
         let Some(outside) = (0..values.len()).find(|&index| values[index] != 0.0 && !mask[index % mask.len()]) else { continue };
@@ -37,6 +37,22 @@ pub(crate) fn check_taps<'a>(
         ));
     }
     Ok(())
+}
+
+/// Checks that every square of 3x3 holds a single 1 and zeros.
+fn check_shift(source_name: &str, name: &str, values: &[f32]) -> Result<()> {
+    let is_shift = |square: &[f32]| {
+        square.iter().filter(|value| **value == 1.0).count() == 1 && square.iter().filter(|value| **value != 0.0).count() == 1
+    };
+    match values.chunks_exact(9).position(|square| !is_shift(square)) {
+        None => Ok(()),
+        Some(channel) => Err(Error::model(
+            source_name,
+            format!("{name} is no shift"),
+            "a single 1 and zeros in every channel",
+            format!("{:?} in channel {channel}", &values[9 * channel..9 * channel + 9]),
+        )),
+    }
 }
 
 /// The name of the stencil with the fewest taps that has all taps that are `used`.

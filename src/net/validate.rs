@@ -122,7 +122,13 @@ fn block(stage: usize, block: &Block, width: usize) -> Result<()> {
     }
     one_of(&key("norms"), &block.norms, &[0, 1, 2])?;
     number(&key("scale"), block.scale, "that is finite", |_| true)?;
-    supported(&key("operator"), block.operator, &[Operator::Lean, Operator::Dense])?;
+    if block.form == BlockForm::Symmetric && !matches!(block.operator, Operator::Lean | Operator::Dense) {
+        let expected = "lean or dense in a symmetric block, whose second convolution is the transpose of the first";
+        return Err(Error::invalid(key("operator"), expected, format!("`{}`", block.operator)));
+    }
+    if block.operator == Operator::Shift && block.group_size != 1 {
+        return Err(Error::invalid(key("group_size"), "1 for shifts, which move single channels", block.group_size));
+    }
     supported(&key("group_size"), block.group_size, &GROUP_SIZES)?;
     supported(&key("norm"), block.norm, &[Norm::Batch])?;
     if block.operator.has_stencil() {

@@ -13,13 +13,15 @@ pub enum Operator<T> {
     Lean(LeanWeights<T>),
     /// A dense convolution.
     Dense(DenseWeights<T>),
+    /// A depth-wise stencil (a lean convolution whose matrix and bias are 0), and then a 1x1 convolution.
+    Separable(LeanWeights<T>, DenseWeights<T>),
 }
 
 impl<T: Real> Operator<T> {
     /// Shape of the output for inputs of shape `input`.
     pub fn output_shape(&self, input: Shape) -> Shape {
         match self {
-            Operator::Lean(_) => input,
+            Operator::Lean(_) | Operator::Separable(..) => input,
             Operator::Dense(weights) => weights.output_shape(input),
         }
     }
@@ -29,6 +31,10 @@ impl<T: Real> Operator<T> {
         match self {
             Operator::Lean(weights) => lean_forward(x, input, weights, &Epilogue::default()),
             Operator::Dense(weights) => dense_forward(x, input, weights, &Epilogue::default()),
+            Operator::Separable(spatial, pointwise) => {
+                let between = lean_forward(x, input, spatial, &Epilogue::default());
+                dense_forward(&between, input, pointwise, &Epilogue::default())
+            }
         }
     }
 
@@ -37,6 +43,9 @@ impl<T: Real> Operator<T> {
         match self {
             Operator::Lean(weights) => lean_data_gradient(dy, input, weights),
             Operator::Dense(weights) => dense_data_gradient(dy, input, weights),
+            Operator::Separable(spatial, pointwise) => {
+                lean_data_gradient(&dense_data_gradient(dy, input, pointwise), input, spatial)
+            }
         }
     }
 
@@ -46,6 +55,15 @@ impl<T: Real> Operator<T> {
         match self {
             Operator::Lean(weights) => Operator::Lean(lean_weight_gradients(x, dy, input, &weights.taps)),
             Operator::Dense(weights) => Operator::Dense(dense_weight_gradients(x, dy, input, weights)),
+            Operator::Separable(spatial, pointwise) => {
+                let between = lean_forward(x, input, spatial, &Epilogue::default());
+                let dbetween = dense_data_gradient(dy, input, pointwise);
+                let mut stencil = lean_weight_gradients(x, &dbetween, input, &spatial.taps);
+                // Its matrix and bias are no parameters.
+                stencil.pointwise.fill(T::ZERO);
+                stencil.bias.fill(T::ZERO);
+                Operator::Separable(stencil, dense_weight_gradients(&between, dy, input, pointwise))
+            }
         }
     }
 
@@ -54,6 +72,9 @@ impl<T: Real> Operator<T> {
         match self {
             Operator::Lean(weights) => vec![&mut weights.spatial, &mut weights.pointwise, &mut weights.bias],
             Operator::Dense(weights) => vec![&mut weights.weight, &mut weights.bias],
+            Operator::Separable(spatial, pointwise) => {
+                vec![&mut spatial.spatial, &mut pointwise.weight, &mut pointwise.bias]
+            }
         }
     }
 
@@ -62,7 +83,7 @@ impl<T: Real> Operator<T> {
         let mut linear = self.clone();
         let bias = match &mut linear {
             Operator::Lean(weights) => &mut weights.bias,
-            Operator::Dense(weights) => &mut weights.bias,
+            Operator::Dense(weights) | Operator::Separable(_, weights) => &mut weights.bias,
         };
         bias.fill(T::ZERO);
         linear

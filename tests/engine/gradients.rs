@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use leanresnet::net::{ParameterRole, parameters};
 use leanresnet::train::{Executor, NetworkExecutor, TrainConfig};
 use leanresnet::{Isa, Model, Pool};
 
@@ -38,7 +39,12 @@ fn oracle<T: leanresnet::internals::reference::Real>(case: &Case, model: &Model)
     let images: Vec<T> = case.images(case.batch).into_iter().map(|value| T::from_f64(f64::from(value))).collect();
     let shape = batch_shape(model, case.batch);
     let (loss, gradient) = oracle.network.backward(&images, shape, &case.classes_of(case.batch), case.smoothing);
-    (loss, oracle.tensors(&gradient))
+    let mut gradients = oracle.tensors(&gradient);
+    // Shifts are fixed.
+    for spec in parameters(&case.network).into_iter().filter(|spec| spec.role == ParameterRole::ShiftWeight) {
+        gradients.insert(spec.name, vec![0.0; spec.shape.iter().product()]);
+    }
+    (loss, gradients)
 }
 
 pub(crate) fn largest(values: &[f64]) -> f64 {

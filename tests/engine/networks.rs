@@ -50,7 +50,7 @@ fn random_model(network: &Network, seed: u64) -> Model {
             ParameterRole::NormWeight => random(1.0, 0.5),
             ParameterRole::RunningVar => random(1.0, 0.8),
             ParameterRole::HeadWeight => random(0.0, 1.0 / (spec.fan_in as f32).sqrt()),
-            ParameterRole::ConvWeight | ParameterRole::SpatialWeight { .. } => initial.tensor(&spec.name).unwrap().1.to_vec(),
+            role if role.decays() || role == ParameterRole::ShiftWeight => initial.tensor(&spec.name).unwrap().1.to_vec(),
             _ => random(0.0, 0.5),
         }
     };
@@ -129,6 +129,29 @@ fn dense_blocks() -> Vec<Case> {
         .collect()
 }
 
+/// Blocks with a stencil or a shift before the matrix.
+fn separable_blocks() -> Vec<Case> {
+    let separable = || Block::default().with_operator(Operator::Separable);
+    let shift = || Block::default().with_operator(Operator::Shift);
+    let table = [
+        ("separable, 0 norms, cross4, bias, relu", {
+            separable().with_norms(0).with_stencil(Stencil::Cross4).with_bias(true).with_relu_after_sum(true)
+        }),
+        ("separable, 1 norm, cross5, scale 0.5", separable().with_scale(0.5)),
+        ("separable, 1 norm, row3 and box25, bias", {
+            separable().with_stencils([Stencil::Row3, Stencil::Box25]).with_bias(true)
+        }),
+        ("separable, 2 norms, box9, relu", separable().with_norms(2).with_stencil(Stencil::Box9).with_relu_after_sum(true)),
+        ("shift, 0 norms, bias", shift().with_norms(0).with_bias(true)),
+        ("shift, 1 norm", shift()),
+        ("shift, 2 norms, relu, scale 0.5", shift().with_norms(2).with_relu_after_sum(true).with_scale(0.5)),
+    ];
+    table
+        .into_iter()
+        .map(|(name, block)| case(name, network([3, 9, 7], Stem::default(), &block, Connection::default(), &[12, 33])))
+        .collect()
+}
+
 /// Stems of every kernel and stride.
 fn stems() -> Vec<Case> {
     let stem = |kernel, stride| Stem::default().with_kernel(kernel).with_stride(stride);
@@ -199,6 +222,7 @@ pub(crate) fn groups() -> Vec<Case> {
         ("groups of 16, row3 and box25", grouped(16).with_stencils([Stencil::Row3, Stencil::Box25])),
         ("groups of 32, box9", grouped(32).with_stencil(Stencil::Box9)),
         ("groups of 4, symmetric, cross5", symmetric(4)),
+        ("groups of 4, separable, cross5", grouped(4).with_operator(Operator::Separable)),
         ("groups of 16, symmetric, box9, scale 0.5", symmetric(16).with_stencil(Stencil::Box9).with_scale(0.5)),
     ];
     table
@@ -209,7 +233,7 @@ pub(crate) fn groups() -> Vec<Case> {
 
 /// All cases.
 pub(crate) fn cases() -> Vec<Case> {
-    [blocks(), dense_blocks(), stems(), connections(), extremes()].into_iter().flatten().collect()
+    [blocks(), dense_blocks(), separable_blocks(), stems(), connections(), extremes()].into_iter().flatten().collect()
 }
 
 /// Networks of few rows and several panels of channels and classes: threads that share an image split its channels.
@@ -223,6 +247,8 @@ pub(crate) fn wide() -> Vec<Case> {
     vec![
         case("wide, lean, pool-conv", wide(Operator::Lean, ConnectionForm::PoolConv)),
         case("wide, lean, conv-pool", wide(Operator::Lean, ConnectionForm::ConvPool)),
+        case("wide, separable, pool-conv", wide(Operator::Separable, ConnectionForm::PoolConv)),
+        case("wide, shift, pool-conv", wide(Operator::Shift, ConnectionForm::PoolConv)),
         case("wide, dense, strided-conv", wide(Operator::Dense, ConnectionForm::StridedConv)),
     ]
 }

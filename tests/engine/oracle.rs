@@ -122,9 +122,9 @@ impl<'a, T: Real> Oracle<'a, T> {
             if block.operator == net::Operator::Dense {
                 return self.dense(&name, (3, 1), (width, width));
             }
-            let stencil = block.stencils[index];
+            let stencil = stencil_of(block, index);
             let spatial = self.tensor(&format!("{name}.spatial.weight"));
-            Operator::Lean(LeanWeights {
+            let lean = LeanWeights {
                 taps: stencil.taps().to_vec(),
                 group_size: block.group_size,
                 spatial: stored_positions(stencil, width, block.group_size)
@@ -133,7 +133,15 @@ impl<'a, T: Real> Oracle<'a, T> {
                     .collect(),
                 pointwise: self.tensor(&format!("{name}.pointwise.weight")),
                 bias: self.bias(&format!("{name}.pointwise.bias"), width),
-            })
+            };
+            if block.operator == net::Operator::Lean {
+                return Operator::Lean(lean);
+            }
+            let zeros = |values: &[T]| vec![T::ZERO; values.len()];
+            let (no_matrix, no_bias) = (zeros(&lean.pointwise), zeros(&lean.bias));
+            let LeanWeights { pointwise: weight, bias, .. } = lean.clone();
+            let pointwise = DenseWeights { kernel: 1, stride: 1, inputs: width, outputs: width, weight, bias };
+            Operator::Separable(LeanWeights { pointwise: no_matrix, bias: no_bias, ..lean }, pointwise)
         };
         Block {
             conv1: operator(0),
@@ -148,7 +156,7 @@ impl<'a, T: Real> Oracle<'a, T> {
     /// The name of every tensor of [`Network::parameters`], in the same order.
     pub(crate) fn parameter_names(&self) -> Vec<String> {
         let operator = |name: &str, operator: &Operator<T>| match operator {
-            Operator::Lean(_) => {
+            Operator::Lean(_) | Operator::Separable(..) => {
                 vec![format!("{name}.spatial.weight"), format!("{name}.pointwise.weight"), format!("{name}.pointwise.bias")]
             }
             Operator::Dense(_) => vec![format!("{name}.weight"), format!("{name}.bias")],
@@ -189,7 +197,7 @@ impl<'a, T: Real> Oracle<'a, T> {
     fn stored_spatial(&self, name: &str, values: &[f64]) -> Vec<f64> {
         let stage: usize = name.split('.').nth(1).and_then(|stage| stage.parse().ok()).expect("a block's tensor");
         let stage = &self.model.network().stages()[stage];
-        let stencil = stage.block.stencils[usize::from(name.contains(".conv2."))];
+        let stencil = stencil_of(&stage.block, usize::from(name.contains(".conv2.")));
         let mut stored = vec![0.0; stage.width * stencil.side() * stencil.side()];
         for (value, position) in values.iter().zip(stored_positions(stencil, stage.width, 1)) {
             stored[position] = *value;
@@ -227,6 +235,11 @@ impl<'a, T: Real> Oracle<'a, T> {
         }
         found
     }
+}
+
+/// The stencil of a block's convolution `index`; shifts can take any neighbour.
+fn stencil_of(block: &net::Block, index: usize) -> Stencil {
+    if block.operator == net::Operator::Shift { Stencil::Box9 } else { block.stencils[index] }
 }
 
 /// For every tap, channel of the group and output channel, the position of its weight in `[channels, group, side, side]`.

@@ -35,6 +35,8 @@ fn some_cases() -> Vec<Case> {
         "symmetric, 1 norm, cross4, bias, relu, scale 0.5",
         "stem 7/2, bias",
         "35 images, dense",
+        "separable, 2 norms, box9, relu",
+        "shift, 1 norm",
     ];
     let cases: Vec<Case> = cases().into_iter().filter(|case| chosen.contains(&case.name)).collect();
     assert_eq!(cases.len(), chosen.len());
@@ -147,8 +149,8 @@ fn oracle_training<T: Real>(case: &Case) -> Tensors {
     let mut oracle = Oracle::<T>::new(&model, Mode::Training);
     let images: Vec<T> = case.images(case.batch).into_iter().map(|value| T::from_f64(f64::from(value))).collect();
     let (shape, classes) = (batch_shape(&model, case.batch), case.classes_of(case.batch));
-    let decays: BTreeMap<String, bool> =
-        parameters(&case.network).into_iter().map(|spec| (spec.name, spec.role.decays())).collect();
+    let trained = parameters(&case.network).into_iter().filter(|spec| spec.role.is_trainable());
+    let decays: BTreeMap<String, bool> = trained.map(|spec| (spec.name, spec.role.decays())).collect();
     let names = oracle.parameter_names();
     let mut velocity: Vec<Vec<T>> = oracle.network.parameters().iter().map(|values| vec![T::ZERO; values.len()]).collect();
     let number = |value: f64| T::from_f64(value);
@@ -158,7 +160,7 @@ fn oracle_training<T: Real>(case: &Case) -> Tensors {
         for (((name, weights), velocity), gradients) in
             names.iter().zip(oracle.network.parameters()).zip(&mut velocity).zip(gradients)
         {
-            // A layer without bias has a bias of 0 on the oracle, which stays.
+            // A layer without bias has a bias of 0 on the oracle, which stays, and shifts are fixed.
             let Some(decays) = decays.get(name) else { continue };
             let decay = number(if *decays { WEIGHT_DECAY } else { 0.0 });
             for ((weight, velocity), gradient) in weights.iter_mut().zip(velocity).zip(gradients) {

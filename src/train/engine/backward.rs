@@ -6,6 +6,7 @@ use super::memory::Scratch;
 use super::norm::Values;
 use super::step::{Pass, Step, normalised_input};
 use super::timing::Part;
+use super::weight_gradient::OutputGradient;
 use super::weights::TrainedConvolution;
 use crate::exec::tensor::{Activations, Extent};
 use crate::kernel::rows::Residual;
@@ -137,8 +138,11 @@ impl Step<'_> {
                 let extent = self.memory.tensors[to].extent;
                 self.scaled_gradient(to, scale, image, worker, |gradient| {
                     self.lap(worker, Part::Gradient);
-                    self.weight_gradients(conv, transposed, input, (gradient, extent), image, chunk, worker);
-                    self.data_gradient(weights, transposed, input, (gradient, extent), false, image, worker);
+                    let between = self.between_gradient(weights, (gradient, extent), worker);
+                    self.lap(worker, Part::Data);
+                    let gradient = OutputGradient { values: gradient, extent, between: between.as_deref() };
+                    self.weight_gradients(conv, transposed, input, gradient, image, chunk, worker);
+                    self.data_gradient(weights, transposed, input, gradient, false, image, worker);
                 });
             }
             Output::Raw { raw, norm } => {
@@ -153,11 +157,14 @@ impl Step<'_> {
                     self.kernels.elementwise.norm_gradient(&tensor.read(image), &kept[..gradient.len()], gradient, (&p, &q, &r));
                 }
                 self.lap(worker, Part::Gradient);
-                self.weight_gradients(conv, transposed, input, (gradient, tensor.extent), image, chunk, worker);
+                let between = self.between_gradient(weights, (gradient, tensor.extent), worker);
+                self.lap(worker, Part::Data);
+                let gradient = OutputGradient { values: gradient, extent: tensor.extent, between: between.as_deref() };
+                self.weight_gradients(conv, transposed, input, gradient, image, chunk, worker);
                 // Inside a stage the buffer holds the gradient that came past the block; a connection's input has only this one.
                 let past_block =
                     matches!(input, Input::Tensor(id) if self.graph.tensors[id].stage == self.graph.tensors[raw].stage);
-                self.data_gradient(weights, transposed, input, (gradient, tensor.extent), past_block, image, worker);
+                self.data_gradient(weights, transposed, input, gradient, past_block, image, worker);
             }
         }
     }
@@ -167,7 +174,7 @@ impl Step<'_> {
         conv: &TrainedConvolution,
         transposed: bool,
         input: Input,
-        (gradient, extent): (&[f32], Extent),
+        OutputGradient { values: gradient, extent, between }: OutputGradient<'_>,
         past_block: bool,
         image: usize,
         worker: usize,
@@ -176,6 +183,8 @@ impl Step<'_> {
             if transposed {
                 let weights = conv.unbiased.as_ref().unwrap_or(&conv.values);
                 self.run_convolution(conv, weights, (gradient, extent), (y, to), residual, false, worker);
+            } else if let (Some(separated), Some(between)) = (&conv.separated, between) {
+                separated.stencil_transposed(between, y, to, residual);
             } else {
                 self.transpose(conv, (gradient, extent), (y, to), residual, worker);
             }
@@ -218,7 +227,7 @@ impl Step<'_> {
         self.weight_gradient(
             id,
             (&pooled[..conv.inputs], pixel(conv.inputs)),
-            (&logits_gradient, pixel(conv.outputs())),
+            OutputGradient { values: &logits_gradient, extent: pixel(conv.outputs()), between: None },
             chunk,
             worker,
         );

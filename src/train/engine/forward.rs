@@ -75,7 +75,7 @@ impl Step<'_> {
         }
     }
 
-    /// y = (residual +) convolution of x on whole images; `x` without a border.
+    /// y = (residual +) convolution of x on whole images; `x` without a border. Separable convolutions have weights of their own.
     pub(super) fn run_convolution(
         &self,
         conv: &TrainedConvolution,
@@ -86,11 +86,14 @@ impl Step<'_> {
         relu: bool,
         worker: usize,
     ) {
+        if let Some(separated) = &conv.separated {
+            let mut between = self.memory.scratch(worker, Scratch::Between);
+            let between = &mut between[..from.elements()];
+            separated.stencil(x, between, from);
+            return separated.matrix(between, y, to, residual, relu);
+        }
         let kernel = conv.kernel;
-        let (border, stride) = match conv.kind {
-            Kind::Dense { side, stride } => ((side - 1) / 2, stride),
-            Kind::Lean(_) => (0, 1),
-        };
+        let (border, stride) = ((conv.kind.side() - 1) / 2, conv.kind.stride());
         let input = from.with_border(border);
         let plan = Convolution { kernel, input, output: to, stride, relu };
         if border == 0 {
@@ -154,7 +157,7 @@ impl Step<'_> {
         }
     }
 
-    /// The transpose of a convolution on a whole image: y (+)= L^T x.
+    /// The transpose of a lean or dense convolution on a whole image: y (+)= L^T x.
     pub(super) fn transpose(
         &self,
         conv: &TrainedConvolution,

@@ -179,8 +179,10 @@ impl Builder<'_> {
     fn block(&mut self, name: &str, block: &Block, x: Id) -> Result<Id> {
         let GraphTensor { extent, stage } = self.tensor_of(x);
         let width = extent.channels;
-        let kind = |index: usize| {
-            if block.operator == Operator::Dense { Kind::Dense { side: 3, stride: 1 } } else { Kind::Lean(block.stencils[index]) }
+        let kind = |index: usize| match (block.operator, block.stencil_of(index)) {
+            (_, None) => Kind::Dense { side: 3, stride: 1 },
+            (Operator::Lean | Operator::Dense, Some(stencil)) => Kind::Lean(stencil),
+            (operator, Some(stencil)) => Kind::Separable { stencil, is_shift: operator == Operator::Shift },
         };
         let norm_kind = |index: usize| if block.norms >= index { block.norm } else { Norm::None };
         let first = self.convolution(&format!("{name}.conv1"), kind(0), (width, width), block.bias, true)?;

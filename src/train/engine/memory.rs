@@ -4,7 +4,8 @@
 use super::graph::{Graph, Id, Op};
 use super::slots::Slots;
 use super::step::CHUNKS;
-use super::weights::{Kind, TrainedConvolution, flat_length};
+use super::weights::{TrainedConvolution, flat_length};
+use crate::conv::pack::PANEL;
 use crate::exec::shared::{SharedBuffer, Write};
 use crate::exec::tensor::{Activations, Extent};
 
@@ -19,9 +20,16 @@ pub(crate) enum Scratch {
     InputGradient,
     /// An image with a border.
     Padded,
+    /// What lies between the stencil and the matrix of a separable convolution.
+    Between,
+    /// The gradient of that.
+    BetweenGradient,
 }
 
-const SCRATCH: usize = 4;
+/// Scratch images of a worker; the last two only where there are separable convolutions.
+fn scratch_images(graph: &Graph) -> usize {
+    if graph.convolutions.iter().any(|conv| conv.separated.is_some()) { 6 } else { 4 }
+}
 
 /// The extents that decide how much memory a batch takes.
 struct Sizes {
@@ -41,10 +49,7 @@ struct Sizes {
 impl Sizes {
     fn new(graph: &Graph, [channels, height, width]: [usize; 3]) -> Self {
         let side = |op: &Op| match *op {
-            Op::Convolve { conv, .. } => match graph.convolutions[conv].kind {
-                Kind::Dense { side, .. } => side,
-                Kind::Lean(_) => 1,
-            },
+            Op::Convolve { conv, .. } => graph.convolutions[conv].kind.side(),
             _ => 1,
         };
         let border = graph.ops.iter().map(side).max().unwrap_or(1);
@@ -90,6 +95,11 @@ fn tensors(graph: &Graph, slots: &Slots, images: usize) -> Vec<Activations> {
     made.into_iter().map(|(_, activations)| activations).collect()
 }
 
+/// Elements for a number per channel or class, in whole panels.
+fn channels(widest: usize, classes: usize) -> usize {
+    widest.max(classes).next_multiple_of(PANEL)
+}
+
 /// Buffers for a batch.
 pub(crate) struct Memory {
     /// The graph's tensors.
@@ -108,6 +118,7 @@ pub(crate) struct Memory {
     pub(crate) logits: SharedBuffer<f32>,
     pub(crate) logits_gradient: SharedBuffer<f32>,
     scratch: SharedBuffer<f32>,
+    scratch_images: usize,
     /// Per worker: a number per channel or class.
     channels: SharedBuffer<f32>,
     /// Extent of the batch's images with the border that the stem reads.
@@ -126,8 +137,9 @@ impl Memory {
             pooled: SharedBuffer::new(images, widest),
             logits: SharedBuffer::new(images, classes),
             logits_gradient: SharedBuffer::new(images, classes),
-            scratch: SharedBuffer::new(workers * SCRATCH, padded),
-            channels: SharedBuffer::new(workers, widest.max(classes)),
+            scratch: SharedBuffer::new(workers * scratch_images(graph), padded),
+            scratch_images: scratch_images(graph),
+            channels: SharedBuffer::new(workers, channels(widest, classes)),
             input,
         }
     }
@@ -139,7 +151,7 @@ impl Memory {
         let tensors: usize = (0..slots.len()).map(|slot| most(extents_of(graph, slots, slot))).sum();
         let gradients: usize = stages.iter().map(Extent::elements).sum();
         let image = tensors + gradients + largest + widest + 2 * classes;
-        let worker = SCRATCH * padded + widest.max(classes);
+        let worker = scratch_images(graph) * padded + channels(widest, classes);
         let partials = PARTIALS * CHUNKS * longest_run(graph);
         size_of::<f32>() * (images * image + workers * worker + partials) + size_of::<f64>() * images * 2 * widest
     }
@@ -151,11 +163,11 @@ impl Memory {
 
     /// One scratch image of a worker.
     pub(crate) fn scratch(&self, worker: usize, scratch: Scratch) -> Write<'_, f32> {
-        let tile = worker * SCRATCH + scratch as usize;
+        let tile = worker * self.scratch_images + scratch as usize;
         self.scratch.write(tile..tile + 1)
     }
 
-    /// A number per channel or class, of a worker.
+    /// A number per channel or class, of a worker; whole panels.
     pub(crate) fn channels(&self, worker: usize) -> Write<'_, f32> {
         self.channels.write(worker..worker + 1)
     }

@@ -8,6 +8,7 @@ mod memory;
 mod network_executor;
 mod norm;
 mod rule;
+mod separable;
 mod slots;
 mod state;
 mod step;

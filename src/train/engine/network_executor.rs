@@ -134,11 +134,12 @@ impl NetworkExecutor {
         }
     }
 
-    /// The kernels behind every convolution: layer, and those of its output, of the gradient of its matrix and, for a lean one, of the
-    /// gradient of its stencil.
+    /// The kernels behind every convolution: layer, and those of its output (of a separable one, stencil and matrix), of the gradient of its
+    /// matrix and, for a lean or separable one, of the gradient of its stencil.
     pub fn kernels(&self) -> Vec<(String, Vec<&'static str>)> {
         let kernels = |conv: &TrainedConvolution| {
-            let own = [conv.kernel.name, self.kernels.weight_gradient.name].into_iter();
+            let matrix = conv.separated.as_ref().map(|_| conv.matrix_kernel().name);
+            let own = std::iter::once(conv.kernel.name).chain(matrix).chain([self.kernels.weight_gradient.name]);
             own.chain(conv.stencil_gradient.map(|kernel| kernel.name)).collect()
         };
         self.graph.convolutions.iter().map(|conv| (conv.name.clone(), kernels(conv))).collect()

@@ -254,8 +254,8 @@ impl Cost {
 }
 
 fn multiply_adds(conv: &TrainedConvolution, pixels: usize, bytes: usize) -> Cost {
-    let macs = pixels * conv.outputs() * conv.values.products();
-    Cost { kernel: Some(conv.kernel.name), macs: macs as u64, bytes: bytes as u64, is_kept: true }
+    let macs = pixels * conv.outputs() * conv.products();
+    Cost { kernel: Some(conv.matrix_kernel().name), macs: macs as u64, bytes: bytes as u64, is_kept: true }
 }
 
 #[cfg(test)]
@@ -264,11 +264,12 @@ mod tests {
     use crate::Pool;
     use crate::data::SoftLabel;
     use crate::isa::Isa;
-    use crate::net::Network;
+    use crate::net::{Block, Network, Operator};
     use crate::train::{Executor, NetworkExecutor, Recompute, TrainConfig};
 
-    fn timings(recompute: Recompute, threads: usize) -> (Network, Vec<LayerTiming>) {
-        let network = Network::builder().with_input([3, 9, 8]).with_stage(8, 2).with_stage(16, 1).build().unwrap();
+    fn timings(operator: Operator, recompute: Recompute, threads: usize) -> (Network, Vec<LayerTiming>) {
+        let builder = Network::builder().with_input([3, 9, 8]).with_block(&Block::default().with_operator(operator));
+        let network = builder.with_stage(8, 2).with_stage(16, 1).build().unwrap();
         let config = TrainConfig::default().with_recompute(recompute);
         let executor = NetworkExecutor::new(&network, &config, Pool::new(threads).unwrap(), Isa::Portable).unwrap();
         let mut executor = executor.with_timing();
@@ -281,8 +282,13 @@ mod tests {
 
     #[test]
     fn parts_are_named_once_and_do_all_multiply_adds() {
-        for (recompute, threads) in [(Recompute::None, 1), (Recompute::Stage, 2)] {
-            let (network, timings) = timings(recompute, threads);
+        for (operator, recompute, threads) in [
+            (Operator::Lean, Recompute::None, 1),
+            (Operator::Lean, Recompute::Stage, 2),
+            (Operator::Separable, Recompute::None, 1),
+            (Operator::Shift, Recompute::Block, 1),
+        ] {
+            let (network, timings) = timings(operator, recompute, threads);
             let mut names: Vec<&str> = timings.iter().map(|timing| timing.name.as_str()).collect();
             for part in
                 ["stem.conv forward", "stages.0.1.conv2 input again", "stages.1.0.conv1 data", "head sums", "norms", "loss"]

@@ -12,13 +12,35 @@ use crate::conv::pack::PANEL;
 use crate::exec::tensor::Extent;
 use crate::kernel::gradient::{StencilGradientCall, WeightGradientCall};
 
-/// Sets to 0 what no kernel writes: the padding of panels, and the place of a bias that is not there.
+/// The gradient at a convolution's output, and of a separable one that of what lies between its parts.
+#[derive(Clone, Copy)]
+pub(super) struct OutputGradient<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) extent: Extent,
+    pub(super) between: Option<&'a [f32]>,
+}
+
+/// Sets to 0 what no kernel writes: the padding of panels, a fixed stencil, and the place of a bias that is not there.
 fn clear_unwritten(conv: &TrainedConvolution, partial: &mut [f32]) {
     if !conv.outputs().is_multiple_of(PANEL) {
         partial.fill(0.0);
-    } else if let Kind::Dense { .. } = conv.kind {
+    } else if let Kind::Dense { .. } | Kind::Separable { .. } = conv.kind {
         partial[conv.values.matrix.len()..].fill(0.0);
     }
+}
+
+/// Gradients of a stencil that is trained, and the sum of the gradient, from input and gradient of the output.
+fn stencil_gradient(
+    conv: &TrainedConvolution,
+    (x, g): (&[f32], &[f32]),
+    extent: Extent,
+    (dstencil, dbias): (&mut [f32], &mut [f32]),
+    accumulate: bool,
+) {
+    let Some(kernel) = conv.stencil_gradient else { return };
+    let Extent { height, width, channels, .. } = extent;
+    let (stencil, rows) = (kernel.stencil, 0..height);
+    kernel.run(&mut StencilGradientCall { stencil, x, g, dstencil, dbias, rows, height, width, channels, accumulate });
 }
 
 impl Step<'_> {
@@ -28,7 +50,7 @@ impl Step<'_> {
         conv: Id,
         transposed: bool,
         input: Input,
-        gradient: (&[f32], Extent),
+        gradient: OutputGradient<'_>,
         image: usize,
         chunk: Chunk,
         worker: usize,
@@ -37,7 +59,8 @@ impl Step<'_> {
             self.lap(worker, Part::InputAgain);
             if transposed {
                 // y = L^T x is <g, L^T x> = <L g, x>: the gradient plays the input's part, and the input the gradient's.
-                self.weight_gradient(conv, gradient, (x, from), chunk, worker);
+                let input = OutputGradient { values: x, extent: from, between: None };
+                self.weight_gradient(conv, (gradient.values, gradient.extent), input, chunk, worker);
                 // The bias takes no part in the transpose; what the kernel summed there is not its gradient. Its own use comes later.
                 let values = &self.graph.convolutions[conv].values;
                 let bias = values.matrix.len() + values.stencil.len();
@@ -56,7 +79,7 @@ impl Step<'_> {
         &self,
         conv: Id,
         (x, from): (&[f32], Extent),
-        (gradient, extent): (&[f32], Extent),
+        OutputGradient { values: gradient, extent, between }: OutputGradient<'_>,
         (chunk, first): Chunk,
         worker: usize,
     ) {
@@ -86,23 +109,24 @@ impl Step<'_> {
             accumulate,
         };
         match conv.kind {
-            Kind::Lean(kind) => {
+            Kind::Lean(_) => {
                 self.kernels.weight_gradient.run(&mut call);
-                if let Some(kernel) = conv.stencil_gradient {
-                    let (height, width, channels) = (extent.height, extent.width, extent.channels);
-                    let rows = 0..height;
-                    kernel.run(&mut StencilGradientCall {
-                        stencil: kind,
-                        x,
-                        g: gradient,
-                        dstencil: stencil,
-                        dbias: bias,
-                        rows,
-                        height,
-                        width,
-                        channels,
-                        accumulate,
-                    });
+                stencil_gradient(conv, (x, gradient), extent, (stencil, bias), accumulate);
+            }
+            Kind::Separable { .. } => {
+                let mut scratch = self.memory.scratch(worker, Scratch::Between);
+                if let Some(separated) = &conv.separated {
+                    separated.stencil(x, &mut scratch[..from.elements()], from);
+                }
+                call.x = &scratch;
+                self.kernels.weight_gradient.run(&mut call);
+                if let Some(between) = between {
+                    // The sum of the gradient between the parts is no gradient of anything.
+                    let mut unused = self.memory.channels(worker);
+                    stencil_gradient(conv, (x, between), extent, (stencil, &mut unused), accumulate);
+                }
+                if conv.has_bias {
+                    self.bias_gradient(gradient, &mut bias[..extent.channels], accumulate, worker);
                 }
             }
             Kind::Dense { side, stride } => {

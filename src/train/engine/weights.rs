@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::rule::{Moments, Rule};
+use super::separable::Separated;
 use crate::conv::pack::{PANEL, PackedWeights, phase_first, phase_taps};
 use crate::dispatch::Kernels;
 use crate::error::Result;
@@ -17,16 +18,45 @@ use crate::train::{OptimizerConfig, update_average};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Kind {
     Lean(Stencil),
-    Dense { side: usize, stride: usize },
+    /// The stencil first, then the matrix; packed like a lean convolution. `is_shift`: its stencil is fixed.
+    Separable {
+        stencil: Stencil,
+        is_shift: bool,
+    },
+    Dense {
+        side: usize,
+        stride: usize,
+    },
 }
 
 impl Kind {
     /// Input pixels from an output pixel to the next.
     pub(crate) fn stride(self) -> usize {
         match self {
-            Kind::Lean(_) => 1,
+            Kind::Lean(_) | Kind::Separable { .. } => 1,
             Kind::Dense { stride, .. } => stride,
         }
+    }
+
+    /// Side of the kernel of a convolution that reads an image with a border; 1 for those that need none.
+    pub(crate) fn side(self) -> usize {
+        match self {
+            Kind::Lean(_) | Kind::Separable { .. } => 1,
+            Kind::Dense { side, .. } => side,
+        }
+    }
+
+    /// The stencil that a flat run of its weights holds.
+    pub(crate) fn stencil(self) -> Option<Stencil> {
+        match self {
+            Kind::Lean(stencil) | Kind::Separable { stencil, .. } => Some(stencil),
+            Kind::Dense { .. } => None,
+        }
+    }
+
+    /// True if its stencil never changes.
+    pub(crate) fn is_shift(self) -> bool {
+        matches!(self, Kind::Separable { is_shift: true, .. })
     }
 }
 
@@ -46,9 +76,9 @@ pub(crate) struct TrainedConvolution {
     /// Name of the layer, as `stages.0.1.conv2`.
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// Computes its values and, with other weights, its data gradient.
+    /// Computes its values and, with other weights, its data gradient; of separable ones, those of the stencil.
     pub(crate) kernel: ConvKernel,
-    /// Lean convolutions only.
+    /// Where a stencil is trained.
     pub(crate) stencil_gradient: Option<StencilGradientKernel>,
     pub(crate) inputs: usize,
     pub(crate) has_bias: bool,
@@ -59,6 +89,8 @@ pub(crate) struct TrainedConvolution {
     pub(crate) unbiased: Option<PackedWeights>,
     /// The transpose, with which the fused kernel computes the data gradient of a lean convolution.
     pub(crate) transposed: PackedWeights,
+    /// What a separable convolution computes with instead: stencil and matrix apart.
+    pub(crate) separated: Option<Separated>,
     /// The transpose of a dense convolution, by phases.
     pub(crate) phases: Vec<Phase>,
     /// One flat run: the sum of the partial gradients.
@@ -76,18 +108,21 @@ impl TrainedConvolution {
         needs_data_gradient: bool,
         kernels: &Kernels,
     ) -> Result<Self> {
-        let (kernel, stencil_gradient) = match kind {
-            Kind::Lean(stencil) => (kernels.fused(stencil), Some(kernels.stencil_gradient(stencil))),
-            Kind::Dense { .. } => (kernels.dense, None),
-        };
+        let kernel = kind.stencil().map_or(kernels.dense, |stencil| kernels.fused(stencil));
+        let trained_stencil = kind.stencil().filter(|_| !kind.is_shift());
+        let stencil_gradient = trained_stencil.map(|stencil| kernels.stencil_gradient(stencil));
         let (values, transposed) = match kind {
-            Kind::Lean(stencil) => {
+            Kind::Lean(stencil) | Kind::Separable { stencil, .. } => {
                 let zeros = || PackedWeights::zeros(Some(stencil), 1, inputs, outputs);
                 (zeros(), zeros())
             }
             Kind::Dense { side, .. } => {
                 (PackedWeights::zeros(None, side, side * inputs, outputs), PackedWeights::zeros(None, 0, 0, inputs))
             }
+        };
+        let separated = match kind {
+            Kind::Separable { stencil, .. } => Some(Separated::new(stencil, outputs, kernels)),
+            Kind::Lean(_) | Kind::Dense { .. } => None,
         };
         let mut phases = Vec::new();
         if let Kind::Dense { side, stride } = kind
@@ -113,6 +148,7 @@ impl TrainedConvolution {
             is_shared: false,
             unbiased: None,
             transposed,
+            separated,
             phases,
             gradient: SharedBuffer::new(1, length),
             moments: Moments::new(length, &OptimizerConfig::sgd()),
@@ -130,7 +166,8 @@ impl TrainedConvolution {
     pub(crate) fn bytes(&self) -> usize {
         let phases: usize = self.phases.iter().map(|phase| phase.weights.bytes()).sum();
         let unbiased = self.unbiased.as_ref().map_or(0, PackedWeights::bytes);
-        let packed = self.values.bytes() + unbiased + self.transposed.bytes() + phases;
+        let separated = self.separated.as_ref().map_or(0, Separated::bytes);
+        let packed = self.values.bytes() + unbiased + self.transposed.bytes() + separated + phases;
         packed + self.gradient.bytes() + self.moments.bytes() + size_of::<f32>() * self.average.len()
     }
 
@@ -152,7 +189,12 @@ impl TrainedConvolution {
             unbiased.stencil.copy_from_slice(&self.values.stencil);
         }
         match self.kind {
-            Kind::Lean(stencil) => transpose_lean(&self.values, &mut self.transposed, stencil.taps().len()),
+            Kind::Lean(stencil) | Kind::Separable { stencil, .. } => {
+                transpose_lean(&self.values, &mut self.transposed, stencil.taps().len());
+                if let Some(separated) = &mut self.separated {
+                    separated.set(&self.values, &self.transposed);
+                }
+            }
             Kind::Dense { side, .. } => {
                 for phase in &mut self.phases {
                     transpose_phase(&self.values, phase, (self.inputs, side));
@@ -171,7 +213,17 @@ impl TrainedConvolution {
         }
     }
 
-    /// One step of the optimiser on all values; biases have no weight decay.
+    /// The kernel that computes its matrix, and with it most of its multiply-adds.
+    pub(crate) fn matrix_kernel(&self) -> ConvKernel {
+        self.separated.as_ref().map_or(self.kernel, |separated| separated.dense)
+    }
+
+    /// Multiply-adds of one output; moving a channel is none.
+    pub(crate) fn products(&self) -> usize {
+        if self.kind.is_shift() { self.values.row_length } else { self.values.products() }
+    }
+
+    /// One step of the optimiser on all values that are trained; biases have no weight decay.
     pub(crate) fn update(&mut self, kernels: &Kernels, rule: &Rule, average_decay: Option<f32>) {
         let gradient = self.gradient.read(0..1);
         let (matrix, stencil) = (self.values.matrix.len(), self.values.stencil.len());
@@ -183,7 +235,8 @@ impl TrainedConvolution {
         ];
         for (index, (values, start, rule)) in parts.into_iter().enumerate() {
             let range = start..start + values.len();
-            if index < 2 || self.has_bias {
+            let is_trained = [true, !self.kind.is_shift(), self.has_bias][index];
+            if is_trained {
                 rule.apply(kernels, &gradient[range.clone()], values, &mut self.moments, start);
             }
             if let Some(decay) = average_decay {
@@ -241,7 +294,7 @@ impl TrainedConvolution {
     pub(crate) fn tensors(&self) -> Vec<(&'static str, Vec<usize>)> {
         let (inputs, outputs) = (self.inputs, self.outputs());
         let (mut tensors, bias) = match self.kind {
-            Kind::Lean(stencil) => {
+            Kind::Lean(stencil) | Kind::Separable { stencil, .. } => {
                 let side = stencil.side();
                 (
                     vec![("spatial.weight", vec![outputs, 1, side, side]), ("pointwise.weight", vec![outputs, inputs, 1, 1])],
@@ -263,14 +316,14 @@ impl TrainedConvolution {
         let (matrix, stencil_length) = (self.values.matrix.len(), self.values.stencil.len());
         let matrix_row = |row: usize| (panel * self.values.rows * self.values.row_length + row) * PANEL + lane;
         match (self.kind, tensor) {
-            (Kind::Lean(stencil), 0) => {
+            (Kind::Lean(stencil) | Kind::Separable { stencil, .. }, 0) => {
                 let (side, radius) = (stencil.side(), (stencil.side() / 2) as i8);
                 let tap = ((at / side) as i8 - radius, (at % side) as i8 - radius);
                 let taps = stencil.taps();
                 let index = taps.iter().position(|other| *other == tap)?;
                 Some(matrix + (panel * taps.len() + index) * PANEL + lane)
             }
-            (Kind::Lean(_), 1) => Some(matrix_row(at)),
+            (Kind::Lean(_) | Kind::Separable { .. }, 1) => Some(matrix_row(at)),
             (Kind::Dense { side, .. }, 0) => {
                 let (input, row, column) = (at / (side * side), at / side % side, at % side);
                 Some(matrix_row((row * side + column) * self.inputs + input))
