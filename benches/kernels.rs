@@ -167,6 +167,7 @@ fn weight_gradient(kernel: WeightGradientKernel, x: &[f32], g: &[f32], dw: &mut 
         k: CHANNELS,
         channels: CHANNELS,
         accumulate: false,
+        upcoming: Default::default(),
     });
 }
 

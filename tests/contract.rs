@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use leanresnet::internals::dispatch::Kernels;
-use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
+use leanresnet::internals::kernel::conv::{Ahead, ConvCall, ConvKernel};
 use leanresnet::internals::kernel::elementwise::MomentumStep;
 use leanresnet::internals::kernel::gradient::{StencilGradientCall, WeightGradientCall};
 use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source};
@@ -74,6 +74,7 @@ impl Sizes {
                 stride: self.stride,
                 panels: 0..self.panels,
                 k: self.k.clone(),
+                ahead: Ahead::default(),
             });
         })
     }
@@ -197,6 +198,7 @@ fn weight_gradient(kernels: &Kernels, lengths: [usize; 3], steps: [usize; 2], pa
             k: 4,
             channels: C,
             accumulate: false,
+            upcoming: Default::default(),
         });
     })
 }

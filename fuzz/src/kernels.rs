@@ -115,6 +115,7 @@ fn weight_gradient(
         k: inputs,
         channels: outputs,
         accumulate: false,
+        upcoming: Default::default(),
     });
     dw
 }

@@ -9,6 +9,9 @@
  *   P4  The processor has the kernel's instruction set.
  *   P5  The floating-point environment is the default one (MXCSR, FPCR).
  *
+ * Members named `fetch` are memory that is wanted soon. Kernels bring it into the second level of cache and neither read nor write it:
+ * any address will do.
+ *
  * Steps and extents count elements (f32), not bytes.
  */
 #ifndef LEAN_ABI_H
@@ -27,6 +30,10 @@
 
 /* Most pixels of one call of a convolution: the bits of a mask. */
 #define LEAN_PIXELS 64
+
+/* Runs of memory that one call of a convolution, or of the gradient of a matrix, can fetch. */
+#define LEAN_FETCHES 6
+#define LEAN_GRADIENT_FETCHES 2
 
 /* Up to LEAN_PIXELS output pixels of a convolution, equally spaced in the input, the output and the residual. */
 typedef struct LeanConvArgs {
@@ -52,6 +59,8 @@ typedef struct LeanConvArgs {
   uint64_t panel0, panel1;  /* range of panels */
   uint64_t channels;        /* valid output channels */
   uint64_t flags;
+  uint64_t fetch[6];        /* addresses of LEAN_FETCHES runs */
+  uint64_t fetch_lines[6];  /* cache lines of 64 bytes of each */
 } LeanConvArgs;
 
 /* Gradient of a 1x1 or dense convolution's matrix: dw[k][o] = sum over rows and pixels of x[pixel][k] * g[pixel][o]. */
@@ -67,6 +76,8 @@ typedef struct LeanWeightGradientArgs {
   uint64_t panel0, panel1;
   uint64_t channels;        /* valid output channels */
   uint64_t flags;
+  uint64_t fetch[2];        /* addresses of LEAN_GRADIENT_FETCHES runs */
+  uint64_t fetch_bytes[2];  /* length of each */
 } LeanWeightGradientArgs;
 
 /* Gradients of a stencil and of the bias over rows first..last of one image. Taps outside the image add nothing. */

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::conv::pack::PackedWeights;
 use crate::exec::tensor::Extent;
-use crate::kernel::conv::{ConvCall, ConvKernel};
+use crate::kernel::conv::{Ahead, ConvCall, ConvKernel};
 use crate::kernel::elementwise::Elementwise;
 use crate::kernel::rows::{Epilogue, Layout, Residual, Source};
 use crate::kernel::target::Target;
@@ -37,25 +37,22 @@ impl Convolution {
     }
 
     /// Computes `rows` of one output image, of which `y` may be some panels.
-    pub(crate) fn run(
-        &self,
-        weights: &PackedWeights,
-        (x, x_layout): Rows<'_>,
-        y: Target<'_>,
-        residual: Residual<'_>,
-        rows: Range<usize>,
-    ) {
-        let x = Source { data: x, layout: x_layout };
-        let epilogue = Epilogue { relu: self.relu, from_output: false };
-        let whole = ConvCall::new(weights, x, y, (self.output.height, self.output.width));
-        let input = (self.input.height, self.input.width);
-        self.kernel.run(&mut ConvCall { residual, epilogue, rows, input, stride: self.stride, ..whole });
+    pub(crate) fn run(&self, weights: &PackedWeights, x: Rows<'_>, y: Target<'_>, residual: Residual<'_>, rows: Range<usize>) {
+        self.kernel.run(&mut ConvCall { residual, rows, ..self.call(weights, x, y) });
     }
 
     /// Computes one whole output image from one whole input image.
-    pub(crate) fn image(&self, weights: &PackedWeights, x: &[f32], y: &mut [f32], residual: Residual<'_>) {
+    pub(crate) fn image(&self, weights: &PackedWeights, x: &[f32], y: &mut [f32], residual: Residual<'_>, ahead: Ahead) {
         let y = Target::new(y, self.output_layout());
-        self.run(weights, (x, self.input_layout()), y, residual, 0..self.output.height);
+        self.kernel.run(&mut ConvCall { residual, ahead, ..self.call(weights, (x, self.input_layout()), y) });
+    }
+
+    /// The call for one whole output image, with nothing added.
+    fn call<'a>(&self, weights: &'a PackedWeights, (x, layout): Rows<'a>, y: Target<'a>) -> ConvCall<'a> {
+        let epilogue = Epilogue { relu: self.relu, from_output: false };
+        let input = (self.input.height, self.input.width);
+        let whole = ConvCall::new(weights, Source { data: x, layout }, y, (self.output.height, self.output.width));
+        ConvCall { epilogue, input, stride: self.stride, ..whole }
     }
 }
 

@@ -13,6 +13,7 @@ use aligned_vec::{AVec, ConstAlign};
 use crate::conv::pack;
 use crate::kernel::rows::Layout;
 use crate::kernel::target::Target;
+use crate::kernel::upcoming::Upcoming;
 
 /// State of a tile: in the lower half the number of its readers, in the upper half a bit for every panel that is being written.
 type State = AtomicU64;
@@ -68,6 +69,12 @@ impl<T: Copy + Default> SharedBuffer<T> {
     /// Number of tiles.
     pub(crate) fn tiles(&self) -> usize {
         self.states.len()
+    }
+
+    /// Where tiles lie; whoever has them borrowed does not matter.
+    pub(crate) fn upcoming(&self, tiles: Range<usize>) -> Upcoming {
+        let address = self.address.wrapping_add(tiles.start * self.tile).addr();
+        Upcoming::new(address, tiles.len() * self.tile * size_of::<T>())
     }
 
     /// Bytes held.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::exec::shared::{Read, SharedBuffer, Write, WritePart};
 use crate::kernel::rows::Layout;
+use crate::kernel::upcoming::Upcoming;
 
 /// Extents of one image of activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,11 @@ impl Activations {
     /// All rows of an image, with the border.
     pub(crate) fn read(&self, image: usize) -> Read<'_, f32> {
         self.buffer.read(self.image(image))
+    }
+
+    /// Where an image lies.
+    pub(crate) fn upcoming(&self, image: usize) -> Upcoming {
+        self.buffer.upcoming(self.image(image))
     }
 
     /// All rows of an image, with the border, to write.

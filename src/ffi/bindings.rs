@@ -8,6 +8,8 @@ pub const LEAN_RESIDUAL: u32 = 4;
 pub const LEAN_RELU: u32 = 8;
 pub const LEAN_ACCUMULATE: u32 = 16;
 pub const LEAN_PIXELS: u32 = 64;
+pub const LEAN_FETCHES: u32 = 6;
+pub const LEAN_GRADIENT_FETCHES: u32 = 2;
 
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -36,6 +38,8 @@ pub struct LeanConvArgs {
     pub panel1: u64,
     pub channels: u64,
     pub flags: u64,
+    pub fetch: [u64; 6usize],
+    pub fetch_lines: [u64; 6usize],
 }
 
 #[repr(C)]
@@ -57,6 +61,8 @@ pub struct LeanWeightGradientArgs {
     pub panel1: u64,
     pub channels: u64,
     pub flags: u64,
+    pub fetch: [u64; 2usize],
+    pub fetch_bytes: [u64; 2usize],
 }
 
 #[repr(C)]

@@ -1,7 +1,8 @@
 //! Kernels for the gradients of weights behind safe calls.
 
 use crate::conv::pack::{PANEL, panels};
-use crate::ffi::{LEAN_ACCUMULATE, LeanStencilGradientArgs, LeanWeightGradientArgs};
+use crate::ffi::{LEAN_ACCUMULATE, LEAN_GRADIENT_FETCHES, LeanStencilGradientArgs, LeanWeightGradientArgs};
+use crate::kernel::upcoming::Upcoming;
 use crate::portable;
 use crate::stencil::Stencil;
 use std::ops::Range;
@@ -45,7 +46,12 @@ pub struct WeightGradientCall<'a> {
     pub channels: usize,
     /// Add to dw instead of replacing it.
     pub accumulate: bool,
+    /// What to fetch meanwhile.
+    pub upcoming: [Upcoming; GRADIENT_FETCHES],
 }
+
+/// Runs of memory that the gradient of a matrix can fetch.
+pub const GRADIENT_FETCHES: usize = LEAN_GRADIENT_FETCHES as usize;
 
 /// Elements that `rows` x `pixels` of `values` each reach; more than any slice holds if that overflows.
 fn extent(rows: usize, row_step: usize, pixels: usize, pixel_step: usize, values: usize) -> usize {
@@ -87,6 +93,8 @@ impl WeightGradientKernel {
             panel1: panels(call.channels) as u64,
             channels: call.channels as u64,
             flags: if call.accumulate { u64::from(LEAN_ACCUMULATE) } else { 0 },
+            fetch: call.upcoming.map(|upcoming| upcoming.at(0)),
+            fetch_bytes: call.upcoming.map(|upcoming| upcoming.bytes() as u64),
         };
         // SAFETY: P1 by the three asserted extents (dw is written in whole vectors inside its 32-wide rows). P2: dw is a unique
         // borrow. P3 does not apply to x and g. P4: the dispatch table holds only kernels of detected instruction sets.

@@ -6,3 +6,4 @@ pub mod elementwise;
 pub mod gradient;
 pub mod rows;
 pub mod target;
+pub mod upcoming;

@@ -9,9 +9,10 @@ use crate::convolution::title;
 use crate::operators::convolution::{Convolution, Finish, Weights};
 use crate::operators::fill::{Fill, ROUNDED};
 use crate::operators::gradients::{matrix, stencil};
+use crate::operators::unmapped;
 use crate::subject::Subject;
 use leanresnet::Stencil;
-use leanresnet::internals::kernel::gradient::WeightGradientCall;
+use leanresnet::internals::kernel::gradient::{GRADIENT_FETCHES, WeightGradientCall};
 use leanresnet::internals::pack::PANEL;
 use leanresnet::internals::reference::{LeanWeights, Real, dense_weight_gradients, lean_weight_gradients};
 use std::ops::Range;
@@ -165,6 +166,7 @@ pub(crate) fn matrix_padding(subject: &Subject) -> Result<(), String> {
                 k,
                 channels,
                 accumulate,
+                upcoming: [unmapped(); GRADIENT_FETCHES],
             });
             dw.clone()
         };

@@ -3,9 +3,10 @@
 
 use super::convolution::{Convolution, Weights};
 use super::setup::padded_band;
+use super::unmapped;
 use crate::common::guard::{Edge, GuardedBuffer};
 use leanresnet::internals::dispatch::Kernels;
-use leanresnet::internals::kernel::gradient::{StencilGradientCall, WeightGradientCall};
+use leanresnet::internals::kernel::gradient::{GRADIENT_FETCHES, StencilGradientCall, WeightGradientCall};
 use leanresnet::internals::pack::{PANEL, panels};
 use std::ops::Range;
 
@@ -44,6 +45,7 @@ pub(crate) fn matrix(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge:
                 k: row_length,
                 channels: output.c,
                 accumulate: index > 0,
+                upcoming: [unmapped(); GRADIENT_FETCHES],
             });
         }
     }

@@ -13,6 +13,12 @@ pub(crate) mod setup;
 pub(crate) mod transpose;
 
 use leanresnet::Isa;
+use leanresnet::internals::kernel::upcoming::Upcoming;
+
+/// Memory to fetch that no program has: kernels must not touch it.
+pub(crate) fn unmapped() -> Upcoming {
+    Upcoming::new(1 << 12, 1 << 14)
+}
 
 /// True if the kernels of a tier round a multiplication and the addition after it once, so that they owe the oracle's bits.
 pub(crate) fn has_fused_multiply_add(isa: Isa) -> bool {

@@ -3,8 +3,9 @@
 
 use super::convolution::{Added, Convolution, Weights};
 use super::memory::{Gaps, Rows};
+use super::unmapped;
 use crate::common::guard::Edge;
-use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
+use leanresnet::internals::kernel::conv::{Ahead, ConvCall, ConvKernel, UPCOMING};
 use leanresnet::internals::kernel::rows::{Epilogue, Residual};
 use leanresnet::internals::pack::{PackedWeights, panels};
 use leanresnet::internals::reference::Shape;
@@ -105,6 +106,7 @@ impl<'a> Setup<'a> {
             stride: self.problem.stride,
             panels: part.panels.clone(),
             k: part.k.clone(),
+            ahead: Ahead { output: true, upcoming: [unmapped(); UPCOMING] },
         });
     }
 

@@ -6,6 +6,7 @@ use super::memory::Scratch;
 use super::norm::Values;
 use super::step::{Pass, Step, normalised_input};
 use super::timing::Part;
+use super::visit::Visit;
 use super::weight_gradient::OutputGradient;
 use super::weights::TrainedConvolution;
 use crate::exec::tensor::{Activations, Extent};
@@ -16,68 +17,68 @@ pub(super) type Chunk = (usize, bool);
 
 impl Step<'_> {
     /// Runs the adjoint of one operator on one image.
-    pub(super) fn backward(&self, op: usize, image: usize, chunk: Chunk, worker: usize) {
-        self.begin(worker, op);
+    pub(super) fn backward(&self, op: usize, chunk: Chunk, visit: Visit) {
+        self.begin(visit.worker, op);
         let op = &self.graph.ops[op];
         // A convolution before a norm runs in the phase after, when what it reads is there.
         if let Some((raw, _)) = normalised_input(op)
             && !matches!(op, Op::Convolve { output: Output::Raw { .. }, .. })
         {
-            self.recompute(raw, image, worker);
+            self.recompute(raw, visit);
         }
         match *op {
             Op::Convolve { conv, transposed, input, output } => {
-                self.convolve_backward(conv, transposed, input, output, image, chunk, worker);
+                self.convolve_backward(conv, transposed, input, output, chunk, visit);
                 return;
             }
-            Op::Activate { raw, norm, to, pool } => self.activate_backward(raw, norm, to, pool, image, worker),
+            Op::Activate { raw, norm, to, pool } => self.activate_backward(raw, norm, to, pool, visit),
             Op::AddNorm { raw, norm, to, scale, relu, .. } => {
                 if relu {
-                    self.mask_by_output(to, image, worker);
+                    self.mask_by_output(to, visit);
                 }
-                self.scaled_gradient(to, scale, image, worker, |gradient| self.norm_sums((raw, norm), gradient, false, image));
+                self.scaled_gradient(to, scale, visit, |gradient| self.norm_sums((raw, norm), gradient, false, visit));
             }
-            Op::Head { from, conv } => self.head_backward(from, conv, image, chunk, worker),
+            Op::Head { from, conv } => self.head_backward(from, conv, chunk, visit),
         }
-        self.lap(worker, Part::Sums);
+        self.lap(visit.worker, Part::Sums);
     }
 
     /// Computes a tensor before a norm again, if it is gone, and first what it is made of.
-    fn recompute(&self, raw: Id, image: usize, worker: usize) {
+    fn recompute(&self, raw: Id, visit: Visit) {
         if !self.slots.recomputes(raw) {
             return;
         }
         let Some(op) = self.graph.producer(raw) else { return };
         if let Some((before, _)) = normalised_input(&self.graph.ops[op]) {
-            self.recompute(before, image, worker);
+            self.recompute(before, visit);
         }
-        let under_way = self.begin(worker, op);
-        self.forward(op, Pass::Again, image, worker);
-        self.begin(worker, under_way);
+        let under_way = self.begin(visit.worker, op);
+        self.forward(op, Pass::Again, visit.without_upcoming());
+        self.begin(visit.worker, under_way);
     }
 
     /// The buffer with the gradient of a tensor that goes from block to block.
-    fn gradient_of(&self, tensor: Id) -> &Activations {
+    pub(super) fn gradient_of(&self, tensor: Id) -> &Activations {
         &self.memory.gradients[self.graph.tensors[tensor].stage]
     }
 
     /// Sets the gradient of a ReLU's output `to` to 0 where the output is.
-    fn mask_by_output(&self, to: Id, image: usize, worker: usize) {
-        let output = self.memory.tensors[to].read(image);
-        let mut gradient = self.gradient_of(to).write(image);
-        let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
+    fn mask_by_output(&self, to: Id, visit: Visit) {
+        let output = self.memory.tensors[to].read(visit.image);
+        let mut gradient = self.gradient_of(to).write(visit.image);
+        let mut scratch = self.memory.scratch(visit.worker, Scratch::OutputGradient);
         let masked = &mut scratch[..gradient.len()];
         self.kernels.elementwise.relu_gradient(&output, &gradient, None, masked);
         gradient.copy_from_slice(masked);
     }
 
     /// Calls `use_gradient` with the gradient of `to`, times `scale`.
-    fn scaled_gradient(&self, to: Id, scale: f32, image: usize, worker: usize, use_gradient: impl FnOnce(&[f32])) {
-        let gradient = self.gradient_of(to).read(image);
+    fn scaled_gradient(&self, to: Id, scale: f32, visit: Visit, use_gradient: impl FnOnce(&[f32])) {
+        let gradient = self.gradient_of(to).read(visit.image);
         if scale == 1.0 {
             return use_gradient(&gradient);
         }
-        let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
+        let mut scratch = self.memory.scratch(visit.worker, Scratch::OutputGradient);
         let scaled = &mut scratch[..gradient.len()];
         // The whole image as one pixel.
         self.kernels.elementwise.spread(&gradient, scaled, scale);
@@ -85,27 +86,27 @@ impl Step<'_> {
     }
 
     /// Through the output of norm (and ReLU): keeps the masked gradient, and sums it for the norm.
-    fn norm_sums(&self, (raw, norm): (Id, Id), gradient: &[f32], relu: bool, image: usize) {
+    fn norm_sums(&self, (raw, norm): (Id, Id), gradient: &[f32], relu: bool, visit: Visit) {
         let norm = &self.graph.norms[norm];
-        let mut kept = self.memory.raw_gradient.write(image..image + 1);
-        let mut sums = self.memory.sums.write(image..image + 1);
+        let mut kept = self.memory.raw_gradient.write(visit.image..visit.image + 1);
+        let mut sums = self.memory.sums.write(visit.image..visit.image + 1);
         let (sum, products) = sums[..2 * norm.channels].split_at_mut(norm.channels);
         let (scale, shift, mean) = (norm.read(Values::Scale), norm.read(Values::Shift), norm.read(Values::Mean));
-        let x = self.memory.tensors[raw].read(image);
+        let x = self.memory.tensors[raw].read(visit.image);
         let kept = &mut kept[..gradient.len()];
         self.kernels.elementwise.gradient_statistics(&x, gradient, kept, (&scale, &shift, &mean), relu, (sum, products));
     }
 
-    fn activate_backward(&self, raw: Id, norm: Id, to: Id, pool: bool, image: usize, worker: usize) {
-        let gradient = self.gradient_of(to).read(image);
+    fn activate_backward(&self, raw: Id, norm: Id, to: Id, pool: bool, visit: Visit) {
+        let gradient = self.gradient_of(to).read(visit.image);
         if !pool {
-            return self.norm_sums((raw, norm), &gradient, true, image);
+            return self.norm_sums((raw, norm), &gradient, true, visit);
         }
         let (wide, narrow) = (self.memory.tensors[raw].extent, self.memory.tensors[to].extent);
-        let mut scratch = self.memory.scratch(worker, Scratch::InputGradient);
+        let mut scratch = self.memory.scratch(visit.worker, Scratch::InputGradient);
         let spread = &mut scratch[..wide.elements()];
         self.unpool(&gradient, narrow, spread, wide);
-        self.norm_sums((raw, norm), spread, true, image);
+        self.norm_sums((raw, norm), spread, true, visit);
     }
 
     /// Adjoint of the 2x2 average pool of a whole image; an odd last row or column gets 0.
@@ -119,52 +120,48 @@ impl Step<'_> {
         }
     }
 
-    fn convolve_backward(
-        &self,
-        conv: Id,
-        transposed: bool,
-        input: Input,
-        output: Output,
-        image: usize,
-        chunk: Chunk,
-        worker: usize,
-    ) {
+    fn convolve_backward(&self, conv: Id, transposed: bool, input: Input, output: Output, chunk: Chunk, visit: Visit) {
         let weights = &self.graph.convolutions[conv];
         match output {
             Output::Sum { to, scale, relu, .. } => {
                 if relu {
-                    self.mask_by_output(to, image, worker);
+                    self.mask_by_output(to, visit);
                 }
                 let extent = self.memory.tensors[to].extent;
-                self.scaled_gradient(to, scale, image, worker, |gradient| {
-                    self.lap(worker, Part::Gradient);
-                    let between = self.between_gradient(weights, (gradient, extent), worker);
-                    self.lap(worker, Part::Data);
+                self.scaled_gradient(to, scale, visit, |gradient| {
+                    self.lap(visit.worker, Part::Gradient);
+                    let between = self.between_gradient(weights, (gradient, extent), visit);
+                    self.lap(visit.worker, Part::Data);
                     let gradient = OutputGradient { values: gradient, extent, between: between.as_deref() };
-                    self.weight_gradients(conv, transposed, input, gradient, image, chunk, worker);
-                    self.data_gradient(weights, transposed, input, gradient, false, image, worker);
+                    self.weight_gradients(conv, transposed, input, gradient, chunk, visit);
+                    self.data_gradient(weights, transposed, input, gradient, false, visit.after_weights());
                 });
             }
             Output::Raw { raw, norm } => {
                 let tensor = &self.memory.tensors[raw];
-                let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
+                let mut scratch = self.memory.scratch(visit.worker, Scratch::OutputGradient);
                 let gradient = &mut scratch[..tensor.extent.elements()];
                 {
                     let norm = &self.graph.norms[norm];
                     let (p, q, r) =
                         (norm.read(Values::GradientFactor), norm.read(Values::InputFactor), norm.read(Values::Summand));
-                    let kept = self.memory.raw_gradient.read(image..image + 1);
-                    self.kernels.elementwise.norm_gradient(&tensor.read(image), &kept[..gradient.len()], gradient, (&p, &q, &r));
+                    let kept = self.memory.raw_gradient.read(visit.image..visit.image + 1);
+                    self.kernels.elementwise.norm_gradient(
+                        &tensor.read(visit.image),
+                        &kept[..gradient.len()],
+                        gradient,
+                        (&p, &q, &r),
+                    );
                 }
-                self.lap(worker, Part::Gradient);
-                let between = self.between_gradient(weights, (gradient, tensor.extent), worker);
-                self.lap(worker, Part::Data);
+                self.lap(visit.worker, Part::Gradient);
+                let between = self.between_gradient(weights, (gradient, tensor.extent), visit);
+                self.lap(visit.worker, Part::Data);
                 let gradient = OutputGradient { values: gradient, extent: tensor.extent, between: between.as_deref() };
-                self.weight_gradients(conv, transposed, input, gradient, image, chunk, worker);
+                self.weight_gradients(conv, transposed, input, gradient, chunk, visit);
                 // Inside a stage the buffer holds the gradient that came past the block; a connection's input has only this one.
                 let past_block =
                     matches!(input, Input::Tensor(id) if self.graph.tensors[id].stage == self.graph.tensors[raw].stage);
-                self.data_gradient(weights, transposed, input, gradient, past_block, image, worker);
+                self.data_gradient(weights, transposed, input, gradient, past_block, visit.after_weights());
             }
         }
     }
@@ -176,72 +173,71 @@ impl Step<'_> {
         input: Input,
         OutputGradient { values: gradient, extent, between }: OutputGradient<'_>,
         past_block: bool,
-        image: usize,
-        worker: usize,
+        visit: Visit,
     ) {
         let propagate = |y: &mut [f32], to: Extent, residual: Residual<'_>| {
             if transposed {
                 let weights = conv.unbiased.as_ref().unwrap_or(&conv.values);
-                self.run_convolution(conv, weights, (gradient, extent), (y, to), residual, false, worker);
+                self.run_convolution(conv, weights, (gradient, extent), (y, to), residual, false, visit);
             } else if let (Some(separated), Some(between)) = (&conv.separated, between) {
-                separated.stencil_transposed(between, y, to, residual);
+                separated.stencil_transposed(between, y, to, residual, visit.ahead());
             } else {
-                self.transpose(conv, (gradient, extent), (y, to), residual, worker);
+                self.transpose(conv, (gradient, extent), (y, to), residual, visit);
             }
         };
         match input {
             Input::Images => {}
             Input::Tensor(id) => {
                 let to = self.memory.tensors[id].extent;
-                let mut y = self.gradient_of(id).write(image);
+                let mut y = self.gradient_of(id).write(visit.image);
                 propagate(&mut y, to, if past_block { Residual::Output } else { Residual::None });
-                self.lap(worker, Part::Data);
+                self.lap(visit.worker, Part::Data);
             }
             Input::Activated { raw, norm } => {
                 let to = self.memory.tensors[raw].extent;
-                let mut scratch = self.memory.scratch(worker, Scratch::InputGradient);
+                let mut scratch = self.memory.scratch(visit.worker, Scratch::InputGradient);
                 let y = &mut scratch[..to.elements()];
                 propagate(y, to, Residual::None);
-                self.lap(worker, Part::Data);
-                self.norm_sums((raw, norm), y, true, image);
-                self.lap(worker, Part::Sums);
+                self.lap(visit.worker, Part::Data);
+                self.norm_sums((raw, norm), y, true, visit);
+                self.lap(visit.worker, Part::Sums);
             }
             Input::Pooled(id) => {
                 let wide = self.memory.tensors[id].extent;
                 let narrow = Extent::new(wide.height / 2, wide.width / 2, wide.channels);
-                let mut scratch = self.memory.scratch(worker, Scratch::InputGradient);
+                let mut scratch = self.memory.scratch(visit.worker, Scratch::InputGradient);
                 let y = &mut scratch[..narrow.elements()];
                 propagate(y, narrow, Residual::None);
-                self.unpool(y, narrow, &mut self.gradient_of(id).write(image), wide);
-                self.lap(worker, Part::Data);
+                self.unpool(y, narrow, &mut self.gradient_of(id).write(visit.image), wide);
+                self.lap(visit.worker, Part::Data);
             }
         }
     }
 
-    fn head_backward(&self, from: Id, conv: Id, image: usize, chunk: Chunk, worker: usize) {
+    fn head_backward(&self, from: Id, conv: Id, chunk: Chunk, visit: Visit) {
         let id = conv;
         let conv = &self.graph.convolutions[id];
-        let pooled = self.memory.pooled.read(image..image + 1);
-        let logits_gradient = self.memory.logits_gradient.read(image..image + 1);
+        let pooled = self.memory.pooled.read(visit.image..visit.image + 1);
+        let logits_gradient = self.memory.logits_gradient.read(visit.image..visit.image + 1);
         let pixel = |channels| Extent::new(1, 1, channels);
         self.weight_gradient(
             id,
             (&pooled[..conv.inputs], pixel(conv.inputs)),
             OutputGradient { values: &logits_gradient, extent: pixel(conv.outputs()), between: None },
             chunk,
-            worker,
+            visit.without_upcoming(),
         );
-        let mut channels = self.memory.channels(worker);
+        let mut channels = self.memory.channels(visit.worker);
         let pixel_gradient = &mut channels[..conv.inputs];
         self.transpose(
             conv,
             (&logits_gradient, pixel(conv.outputs())),
             (pixel_gradient, pixel(conv.inputs)),
             Residual::None,
-            worker,
+            visit,
         );
         let pixels = self.memory.tensors[from].extent.pixels();
-        let mut gradient = self.gradient_of(from).write(image);
+        let mut gradient = self.gradient_of(from).write(visit.image);
         self.kernels.elementwise.spread(pixel_gradient, &mut gradient, 1.0 / pixels as f32);
     }
 }

@@ -6,11 +6,12 @@ use super::memory::Scratch;
 use super::norm::Values;
 use super::step::{Pass, Step};
 use super::timing::Part;
+use super::visit::Visit;
 use super::weights::{Kind, TrainedConvolution};
 use crate::conv::pack::PackedWeights;
 use crate::exec::segment::{Convolution, average_pool};
 use crate::exec::tensor::{Extent, copy_rows_inside};
-use crate::kernel::conv::ConvCall;
+use crate::kernel::conv::{Ahead, ConvCall};
 use crate::kernel::rows::{Residual, Source};
 use crate::kernel::target::Target;
 
@@ -23,53 +24,47 @@ pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {
 
 impl Step<'_> {
     /// Runs one operator on one image.
-    pub(super) fn forward(&self, op: usize, pass: Pass, image: usize, worker: usize) {
-        self.begin(worker, op);
+    pub(super) fn forward(&self, op: usize, pass: Pass, visit: Visit) {
+        self.begin(visit.worker, op);
         match self.graph.ops[op] {
             Op::Convolve { conv, transposed, input, output } => {
-                self.convolve(conv, transposed, input, output, image, worker);
+                self.convolve(conv, transposed, input, output, visit);
                 if let (Pass::First, Output::Raw { raw, norm }) = (pass, output) {
-                    self.image_statistics(norm, raw, image);
-                    self.lap(worker, Part::Statistics);
+                    self.image_statistics(norm, raw, visit);
+                    self.lap(visit.worker, Part::Statistics);
                 }
                 return;
             }
-            Op::Activate { raw, norm, to, pool } => self.activate(raw, norm, to, pool, image, worker),
-            Op::AddNorm { raw, norm, x, to, relu, .. } => self.add_norm((raw, norm), x, to, relu, image),
-            Op::Head { from, conv } => self.head(from, conv, image),
+            Op::Activate { raw, norm, to, pool } => self.activate(raw, norm, to, pool, visit),
+            Op::AddNorm { raw, norm, x, to, relu, .. } => self.add_norm((raw, norm), x, to, relu, visit),
+            Op::Head { from, conv } => self.head(from, conv, visit),
         }
-        self.lap(worker, Part::Forward);
+        self.lap(visit.worker, Part::Forward);
     }
 
     /// Calls `use_input` with the image that a convolution reads, without a border.
-    pub(super) fn with_input<R>(
-        &self,
-        input: Input,
-        image: usize,
-        worker: usize,
-        use_input: impl FnOnce(&[f32], Extent) -> R,
-    ) -> R {
+    pub(super) fn with_input<R>(&self, input: Input, visit: Visit, use_input: impl FnOnce(&[f32], Extent) -> R) -> R {
         let memory = self.memory;
         match input {
             Input::Images => {
                 let extent = memory.input.with_border(0);
-                use_input(&self.images[image * extent.elements()..(image + 1) * extent.elements()], extent)
+                use_input(&self.images[visit.image * extent.elements()..(visit.image + 1) * extent.elements()], extent)
             }
-            Input::Tensor(id) => use_input(&memory.tensors[id].read(image), memory.tensors[id].extent),
+            Input::Tensor(id) => use_input(&memory.tensors[id].read(visit.image), memory.tensors[id].extent),
             Input::Activated { raw, norm } => {
                 let tensor = &memory.tensors[raw];
-                let mut scratch = memory.scratch(worker, Scratch::Input);
+                let mut scratch = memory.scratch(visit.worker, Scratch::Input);
                 let activated = &mut scratch[..tensor.extent.elements()];
-                let x = tensor.read(image);
+                let x = tensor.read(visit.image);
                 self.with_map(norm, |scale, shift| self.kernels.elementwise.normalize(&x, None, activated, (scale, shift), true));
                 use_input(activated, tensor.extent)
             }
             Input::Pooled(id) => {
                 let tensor = &memory.tensors[id];
-                let mut scratch = memory.scratch(worker, Scratch::Input);
+                let mut scratch = memory.scratch(visit.worker, Scratch::Input);
                 let extent = Extent::new(tensor.extent.height / 2, tensor.extent.width / 2, tensor.extent.channels);
                 let pooled = &mut scratch[..extent.elements()];
-                average_pool(&self.kernels.elementwise, &tensor.read(image), tensor.extent, pooled);
+                average_pool(&self.kernels.elementwise, &tensor.read(visit.image), tensor.extent, pooled);
                 use_input(pooled, extent)
             }
         }
@@ -84,33 +79,33 @@ impl Step<'_> {
         (y, to): (&mut [f32], Extent),
         residual: Residual<'_>,
         relu: bool,
-        worker: usize,
+        visit: Visit,
     ) {
         if let Some(separated) = &conv.separated {
-            let mut between = self.memory.scratch(worker, Scratch::Between);
+            let mut between = self.memory.scratch(visit.worker, Scratch::Between);
             let between = &mut between[..from.elements()];
             separated.stencil(x, between, from);
-            return separated.matrix(between, y, to, residual, relu);
+            return separated.matrix(between, y, to, residual, relu, visit.ahead());
         }
         let kernel = conv.kernel;
         let (border, stride) = ((conv.kind.side() - 1) / 2, conv.kind.stride());
         let input = from.with_border(border);
         let plan = Convolution { kernel, input, output: to, stride, relu };
         if border == 0 {
-            plan.image(weights, x, y, residual);
+            plan.image(weights, x, y, residual, visit.ahead());
         } else {
-            let mut padded = self.memory.scratch(worker, Scratch::Padded);
+            let mut padded = self.memory.scratch(visit.worker, Scratch::Padded);
             pad(x, &mut padded[..input.elements()], input);
-            plan.image(weights, &padded[..input.elements()], y, residual);
+            plan.image(weights, &padded[..input.elements()], y, residual, visit.ahead());
         }
     }
 
-    fn convolve(&self, conv: Id, transposed: bool, input: Input, output: Output, image: usize, worker: usize) {
+    fn convolve(&self, conv: Id, transposed: bool, input: Input, output: Output, visit: Visit) {
         let conv = &self.graph.convolutions[conv];
-        self.with_input(input, image, worker, |x, from| {
-            self.lap(worker, Part::Input);
-            self.convolve_input(conv, transposed, (x, from), output, image, worker);
-            self.lap(worker, Part::Forward);
+        self.with_input(input, visit, |x, from| {
+            self.lap(visit.worker, Part::Input);
+            self.convolve_input(conv, transposed, (x, from), output, visit);
+            self.lap(visit.worker, Part::Forward);
         });
     }
 
@@ -120,35 +115,34 @@ impl Step<'_> {
         transposed: bool,
         (x, from): (&[f32], Extent),
         output: Output,
-        image: usize,
-        worker: usize,
+        visit: Visit,
     ) {
         match output {
             Output::Raw { raw, .. } => {
                 let tensor = &self.memory.tensors[raw];
-                let mut y = tensor.write(image);
+                let mut y = tensor.write(visit.image);
                 if transposed {
-                    self.transpose(conv, (x, from), (&mut y, tensor.extent), Residual::None, worker);
+                    self.transpose(conv, (x, from), (&mut y, tensor.extent), Residual::None, visit);
                 } else {
-                    self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), Residual::None, false, worker);
+                    self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), Residual::None, false, visit);
                 }
             }
             Output::Sum { norm, x: residual, to, scale, relu } => {
                 let tensor = &self.memory.tensors[to];
-                let residual = self.memory.tensors[residual].read(image);
-                let mut y = tensor.write(image);
+                let residual = self.memory.tensors[residual].read(visit.image);
+                let mut y = tensor.write(visit.image);
                 let addend = Residual::Rows(Source { data: &residual, layout: tensor.extent.layout() });
                 if scale == 1.0 && !transposed {
-                    self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), addend, relu, worker);
+                    self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), addend, relu, visit);
                     return;
                 }
                 // A scale or a transpose: the sum is a pass of its own over the image in cache.
-                let mut scratch = self.memory.scratch(worker, Scratch::OutputGradient);
+                let mut scratch = self.memory.scratch(visit.worker, Scratch::OutputGradient);
                 let result = &mut scratch[..tensor.extent.elements()];
                 if transposed {
-                    self.transpose(conv, (x, from), (result, tensor.extent), Residual::None, worker);
+                    self.transpose(conv, (x, from), (result, tensor.extent), Residual::None, visit);
                 } else {
-                    self.run_convolution(conv, &conv.values, (x, from), (result, tensor.extent), Residual::None, false, worker);
+                    self.run_convolution(conv, &conv.values, (x, from), (result, tensor.extent), Residual::None, false, visit);
                 }
                 let branch = &self.graph.norms[norm];
                 let map = (&branch.read(Values::BranchScale)[..], &branch.read(Values::BranchShift)[..]);
@@ -164,19 +158,19 @@ impl Step<'_> {
         (x, from): (&[f32], Extent),
         (y, to): (&mut [f32], Extent),
         residual: Residual<'_>,
-        worker: usize,
+        visit: Visit,
     ) {
         let kernel = conv.kernel;
         if let Kind::Lean(_) = conv.kind {
             let plan = Convolution { kernel, input: from, output: to, stride: 1, relu: false };
-            plan.image(&conv.transposed, x, y, residual);
+            plan.image(&conv.transposed, x, y, residual, visit.ahead());
             return;
         }
         let Kind::Dense { side, stride } = conv.kind else { return };
         // Enough zeros around for every phase: a row of the input reads at most `side` rows of the gradient.
         let border = if side == 1 { 0 } else { side };
         let extent = from.with_border(border);
-        let mut scratch = (border > 0).then(|| self.memory.scratch(worker, Scratch::Padded));
+        let mut scratch = (border > 0).then(|| self.memory.scratch(visit.worker, Scratch::Padded));
         let padded = match &mut scratch {
             Some(scratch) => {
                 pad(x, &mut scratch[..extent.elements()], extent);
@@ -184,7 +178,7 @@ impl Step<'_> {
             }
             None => x,
         };
-        for phase in &conv.phases {
+        for (index, phase) in conv.phases.iter().enumerate() {
             let rows = (to.height + stride - 1 - phase.row) / stride;
             let width = (to.width + stride - 1 - phase.column) / stride;
             if rows == 0 || width == 0 {
@@ -200,28 +194,29 @@ impl Step<'_> {
             y_layout.row_step = stride * to.row();
             y_layout.pixel_step = stride * to.channels;
             let (x, y) = (Source { data: padded, layout: x_layout }, Target::new(&mut *y, y_layout));
-            kernel.run(&mut ConvCall { residual, ..ConvCall::new(&phase.weights, x, y, (rows, width)) });
+            let ahead = if index == 0 { visit.ahead() } else { Ahead::default() };
+            kernel.run(&mut ConvCall { residual, ahead, ..ConvCall::new(&phase.weights, x, y, (rows, width)) });
         }
     }
 
     /// Sums of one image for a norm's statistics, relative to its first pixel.
-    fn image_statistics(&self, norm: Id, raw: Id, image: usize) {
+    fn image_statistics(&self, norm: Id, raw: Id, visit: Visit) {
         let norm = &self.graph.norms[norm];
         if norm.active {
-            let y = self.memory.tensors[raw].read(image);
-            let mut sums = self.memory.sums.write(image..image + 1);
+            let y = self.memory.tensors[raw].read(visit.image);
+            let mut sums = self.memory.sums.write(visit.image..visit.image + 1);
             let (sum, squares) = sums[..2 * norm.channels].split_at_mut(norm.channels);
             self.kernels.elementwise.statistics(&y, &y[..norm.channels], sum, squares);
         }
     }
 
-    fn activate(&self, raw: Id, norm: Id, to: Id, pool: bool, image: usize, worker: usize) {
+    fn activate(&self, raw: Id, norm: Id, to: Id, pool: bool, visit: Visit) {
         let (raw, to) = (&self.memory.tensors[raw], &self.memory.tensors[to]);
-        let x = raw.read(image);
-        let mut y = to.write(image);
+        let x = raw.read(visit.image);
+        let mut y = to.write(visit.image);
         self.with_map(norm, |scale, shift| {
             if pool {
-                let mut scratch = self.memory.scratch(worker, Scratch::Input);
+                let mut scratch = self.memory.scratch(visit.worker, Scratch::Input);
                 let activated = &mut scratch[..raw.extent.elements()];
                 self.kernels.elementwise.normalize(&x, None, activated, (scale, shift), true);
                 average_pool(&self.kernels.elementwise, activated, raw.extent, &mut y);
@@ -231,23 +226,23 @@ impl Step<'_> {
         });
     }
 
-    fn add_norm(&self, (raw, norm): (Id, Id), x: Id, to: Id, relu: bool, image: usize) {
-        let (raw, residual) = (self.memory.tensors[raw].read(image), self.memory.tensors[x].read(image));
-        let mut y = self.memory.tensors[to].write(image);
+    fn add_norm(&self, (raw, norm): (Id, Id), x: Id, to: Id, relu: bool, visit: Visit) {
+        let (raw, residual) = (self.memory.tensors[raw].read(visit.image), self.memory.tensors[x].read(visit.image));
+        let mut y = self.memory.tensors[to].write(visit.image);
         let norm = &self.graph.norms[norm];
         let map = (&norm.read(Values::BranchScale)[..], &norm.read(Values::BranchShift)[..]);
         self.kernels.elementwise.normalize(&raw, Some(&residual), &mut y, map, relu);
     }
 
-    fn head(&self, from: Id, conv: Id, image: usize) {
+    fn head(&self, from: Id, conv: Id, visit: Visit) {
         let tensor = &self.memory.tensors[from];
         let conv = &self.graph.convolutions[conv];
-        let mut pooled = self.memory.pooled.write(image..image + 1);
+        let mut pooled = self.memory.pooled.write(visit.image..visit.image + 1);
         let pixel = &mut pooled[..conv.inputs];
-        self.kernels.elementwise.global_pool(&tensor.read(image), pixel, 1.0 / tensor.extent.pixels() as f32);
-        let mut logits = self.memory.logits.write(image..image + 1);
+        self.kernels.elementwise.global_pool(&tensor.read(visit.image), pixel, 1.0 / tensor.extent.pixels() as f32);
+        let mut logits = self.memory.logits.write(visit.image..visit.image + 1);
         let pixel_extent = |channels| Extent::new(1, 1, channels);
         let (from, to) = (pixel_extent(conv.inputs), pixel_extent(conv.outputs()));
-        self.run_convolution(conv, &conv.values, (pixel, from), (&mut logits, to), Residual::None, false, 0);
+        self.run_convolution(conv, &conv.values, (pixel, from), (&mut logits, to), Residual::None, false, visit);
     }
 }

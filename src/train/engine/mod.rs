@@ -13,6 +13,8 @@ mod slots;
 mod state;
 mod step;
 mod timing;
+mod upcoming;
+mod visit;
 mod weight_gradient;
 mod weights;
 

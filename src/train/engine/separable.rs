@@ -3,13 +3,14 @@
 
 use super::memory::Scratch;
 use super::step::Step;
+use super::visit::Visit;
 use super::weights::TrainedConvolution;
 use crate::conv::pack::PackedWeights;
 use crate::dispatch::Kernels;
 use crate::exec::segment::Convolution;
 use crate::exec::shared::Write;
 use crate::exec::tensor::Extent;
-use crate::kernel::conv::ConvKernel;
+use crate::kernel::conv::{Ahead, ConvKernel};
 use crate::kernel::rows::Residual;
 use crate::stencil::Stencil;
 
@@ -56,25 +57,40 @@ impl Separated {
     /// What lies between the parts: the stencil of x.
     pub(super) fn stencil(&self, x: &[f32], between: &mut [f32], extent: Extent) {
         let plan = Convolution { kernel: self.depthwise, input: extent, output: extent, stride: 1, relu: false };
-        plan.image(&self.spatial, x, between, Residual::None);
+        plan.image(&self.spatial, x, between, Residual::None, Ahead::default());
     }
 
     /// y = (residual +) matrix times what lies between.
-    pub(super) fn matrix(&self, between: &[f32], y: &mut [f32], extent: Extent, residual: Residual<'_>, relu: bool) {
+    pub(super) fn matrix(
+        &self,
+        between: &[f32],
+        y: &mut [f32],
+        extent: Extent,
+        residual: Residual<'_>,
+        relu: bool,
+        ahead: Ahead,
+    ) {
         let plan = Convolution { kernel: self.dense, input: extent, output: extent, stride: 1, relu };
-        plan.image(&self.pointwise, between, y, residual);
+        plan.image(&self.pointwise, between, y, residual, ahead);
     }
 
     /// The transposed matrix times the gradient of y.
     fn matrix_transposed(&self, gradient: &[f32], between: &mut [f32], extent: Extent) {
         let plan = Convolution { kernel: self.dense, input: extent, output: extent, stride: 1, relu: false };
-        plan.image(&self.pointwise_transposed, gradient, between, Residual::None);
+        plan.image(&self.pointwise_transposed, gradient, between, Residual::None, Ahead::default());
     }
 
     /// The gradient of x (plus a residual) from that of what lies between.
-    pub(super) fn stencil_transposed(&self, between: &[f32], y: &mut [f32], extent: Extent, residual: Residual<'_>) {
+    pub(super) fn stencil_transposed(
+        &self,
+        between: &[f32],
+        y: &mut [f32],
+        extent: Extent,
+        residual: Residual<'_>,
+        ahead: Ahead,
+    ) {
         let plan = Convolution { kernel: self.depthwise, input: extent, output: extent, stride: 1, relu: false };
-        plan.image(&self.spatial_transposed, between, y, residual);
+        plan.image(&self.spatial_transposed, between, y, residual, ahead);
     }
 }
 
@@ -84,10 +100,10 @@ impl Step<'_> {
         &self,
         conv: &TrainedConvolution,
         (gradient, extent): (&[f32], Extent),
-        worker: usize,
+        visit: Visit,
     ) -> Option<Write<'_, f32>> {
         let separated = conv.separated.as_ref()?;
-        let mut between = self.memory.scratch(worker, Scratch::BetweenGradient);
+        let mut between = self.memory.scratch(visit.worker, Scratch::BetweenGradient);
         separated.matrix_transposed(gradient, &mut between[..extent.elements()], extent);
         Some(between)
     }

@@ -13,6 +13,8 @@ use super::memory::Memory;
 use super::norm::Values;
 use super::slots::Slots;
 use super::timing::{Between, Part, Timer};
+use super::upcoming::Direction;
+use super::visit::Visit;
 use crate::data::SoftLabel;
 use crate::dispatch::Kernels;
 use crate::error::Result;
@@ -178,6 +180,16 @@ impl Step<'_> {
         }
     }
 
+    /// Runs operators on the images of a chunk.
+    fn forward_chunk(&self, ops: &Range<usize>, pass: Pass, chunk: usize, worker: usize) {
+        for image in self.chunk(chunk) {
+            for op in ops.clone() {
+                let upcoming = self.upcoming(ops, Direction::Forward, op, image);
+                self.forward(op, pass, Visit::new(image, worker, upcoming));
+            }
+        }
+    }
+
     /// The affine map of a norm as slices, for as long as `use_map` runs.
     pub(super) fn with_map<R>(&self, norm: Id, use_map: impl FnOnce(&[f32], &[f32]) -> R) -> R {
         let norm = &self.graph.norms[norm];
@@ -202,17 +214,14 @@ impl Program for Step<'_> {
         // Waiting for other threads is in no part.
         self.begin(worker, 0);
         match &self.phases[phase] {
-            Phase::Forward(ops) => {
-                self.chunk(task).for_each(|image| ops.clone().for_each(|op| self.forward(op, Pass::First, image, worker)));
-            }
-            Phase::Recompute(ops) => {
-                self.chunk(task).for_each(|image| ops.clone().for_each(|op| self.forward(op, Pass::Again, image, worker)));
-            }
+            Phase::Forward(ops) => self.forward_chunk(ops, Pass::First, task, worker),
+            Phase::Recompute(ops) => self.forward_chunk(ops, Pass::Again, task, worker),
             Phase::Backward(ops) => {
                 let images = self.chunk(task);
                 for image in images.clone() {
                     for op in ops.clone().rev() {
-                        self.backward(op, image, (task, image == images.start), worker);
+                        let upcoming = self.upcoming(ops, Direction::Backward, op, image);
+                        self.backward(op, (task, image == images.start), Visit::new(image, worker, upcoming));
                     }
                 }
             }

@@ -7,6 +7,7 @@ use super::graph::{Id, Input};
 use super::memory::Scratch;
 use super::step::Step;
 use super::timing::Part;
+use super::visit::Visit;
 use super::weights::{Kind, TrainedConvolution, flat_length};
 use crate::conv::pack::PANEL;
 use crate::exec::tensor::Extent;
@@ -51,16 +52,15 @@ impl Step<'_> {
         transposed: bool,
         input: Input,
         gradient: OutputGradient<'_>,
-        image: usize,
         chunk: Chunk,
-        worker: usize,
+        visit: Visit,
     ) {
-        self.with_input(input, image, worker, |x, from| {
-            self.lap(worker, Part::InputAgain);
+        self.with_input(input, visit, |x, from| {
+            self.lap(visit.worker, Part::InputAgain);
             if transposed {
                 // y = L^T x is <g, L^T x> = <L g, x>: the gradient plays the input's part, and the input the gradient's.
                 let input = OutputGradient { values: x, extent: from, between: None };
-                self.weight_gradient(conv, (gradient.values, gradient.extent), input, chunk, worker);
+                self.weight_gradient(conv, (gradient.values, gradient.extent), input, chunk, visit);
                 // The bias takes no part in the transpose; what the kernel summed there is not its gradient. Its own use comes later.
                 let values = &self.graph.convolutions[conv].values;
                 let bias = values.matrix.len() + values.stencil.len();
@@ -68,9 +68,9 @@ impl Step<'_> {
             } else {
                 // The symmetric form's first use adds to what its second use, earlier in this pass, has put there.
                 let first = chunk.1 && !self.graph.convolutions[conv].is_shared;
-                self.weight_gradient(conv, (x, from), gradient, (chunk.0, first), worker);
+                self.weight_gradient(conv, (x, from), gradient, (chunk.0, first), visit);
             }
-            self.lap(worker, Part::Weights);
+            self.lap(visit.worker, Part::Weights);
         });
     }
 
@@ -81,7 +81,7 @@ impl Step<'_> {
         (x, from): (&[f32], Extent),
         OutputGradient { values: gradient, extent, between }: OutputGradient<'_>,
         (chunk, first): Chunk,
-        worker: usize,
+        visit: Visit,
     ) {
         let mut partial = self.memory.partial(conv).write(chunk..chunk + 1);
         let conv = &self.graph.convolutions[conv];
@@ -107,6 +107,7 @@ impl Step<'_> {
             k: conv.values.row_length,
             channels: extent.channels,
             accumulate,
+            upcoming: visit.at_weights(),
         };
         match conv.kind {
             Kind::Lean(_) => {
@@ -114,7 +115,7 @@ impl Step<'_> {
                 stencil_gradient(conv, (x, gradient), extent, (stencil, bias), accumulate);
             }
             Kind::Separable { .. } => {
-                let mut scratch = self.memory.scratch(worker, Scratch::Between);
+                let mut scratch = self.memory.scratch(visit.worker, Scratch::Between);
                 if let Some(separated) = &conv.separated {
                     separated.stencil(x, &mut scratch[..from.elements()], from);
                 }
@@ -122,16 +123,16 @@ impl Step<'_> {
                 self.kernels.weight_gradient.run(&mut call);
                 if let Some(between) = between {
                     // The sum of the gradient between the parts is no gradient of anything.
-                    let mut unused = self.memory.channels(worker);
+                    let mut unused = self.memory.channels(visit.worker);
                     stencil_gradient(conv, (x, between), extent, (stencil, &mut unused), accumulate);
                 }
                 if conv.has_bias {
-                    self.bias_gradient(gradient, &mut bias[..extent.channels], accumulate, worker);
+                    self.bias_gradient(gradient, &mut bias[..extent.channels], accumulate, visit);
                 }
             }
             Kind::Dense { side, stride } => {
                 let padded_extent = from.with_border((side - 1) / 2);
-                let mut scratch = self.memory.scratch(worker, Scratch::Padded);
+                let mut scratch = self.memory.scratch(visit.worker, Scratch::Padded);
                 if side > 1 {
                     let padded = &mut scratch[..padded_extent.elements()];
                     pad(x, padded, padded_extent);
@@ -144,18 +145,19 @@ impl Step<'_> {
                     call.x = &x[row * padded_extent.row()..];
                     call.offset = row * conv.values.row_length * PANEL;
                     self.kernels.weight_gradient.run(&mut call);
+                    call.upcoming = Default::default();
                 }
                 if conv.has_bias {
-                    self.bias_gradient(gradient, &mut bias[..extent.channels], accumulate, worker);
+                    self.bias_gradient(gradient, &mut bias[..extent.channels], accumulate, visit);
                 }
             }
         }
     }
 
     /// Sum of a gradient over its pixels.
-    fn bias_gradient(&self, gradient: &[f32], bias: &mut [f32], accumulate: bool, worker: usize) {
+    fn bias_gradient(&self, gradient: &[f32], bias: &mut [f32], accumulate: bool, visit: Visit) {
         if accumulate {
-            let mut channels = self.memory.channels(worker);
+            let mut channels = self.memory.channels(visit.worker);
             let sum = &mut channels[..bias.len()];
             self.kernels.elementwise.global_pool(gradient, sum, 1.0);
             self.kernels.elementwise.accumulate(sum, bias);

@@ -1,0 +1,139 @@
+//! What a phase uses next and is not in cache, so that convolutions can fetch it while they multiply.
+//!
+//! A phase takes one image after the other through its operators. The tensors of a batch come from beyond the second level of cache; what
+//! the operators before used of the same image is in it.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use super::graph::{Id, Input, Op, Output};
+use super::step::Step;
+use crate::kernel::conv::UPCOMING;
+use crate::kernel::upcoming::Upcoming;
+
+/// Bytes of an image that are worth fetching: of larger ones the beginning, so that what several operands need stays in the second level of
+/// cache together with what is in use.
+const MOST_BYTES: usize = 256 * 1024;
+
+/// The direction in which a phase goes through its operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Forward,
+    Backward,
+}
+
+/// Most operands of an operator.
+const OPERANDS: usize = 4;
+
+/// Images that an operator reads or writes.
+#[derive(Default)]
+struct Operands {
+    /// Those that have to be fetched for it.
+    wanted: [Upcoming; OPERANDS],
+    /// Those that a convolution fetches itself as it writes them.
+    own: [Upcoming; 2],
+}
+
+impl Operands {
+    fn contains(&self, operand: Upcoming) -> bool {
+        self.wanted.contains(&operand) || self.own.contains(&operand)
+    }
+}
+
+impl Step<'_> {
+    /// What the operators that follow `op` on an image use, up to and with the first convolution; from the last operator on, those on the
+    /// next image.
+    pub(super) fn upcoming(&self, ops: &Range<usize>, direction: Direction, op: usize, image: usize) -> [Upcoming; UPCOMING] {
+        let mut upcoming = [Upcoming::default(); UPCOMING];
+        let mut found = 0;
+        let mut at = (op, image);
+        let mut in_cache = self.operands(op, direction, image);
+        while let Some((op, image)) = self.following(ops, direction, at) {
+            let operands = self.operands(op, direction, image);
+            for operand in operands.wanted.into_iter().filter(|operand| operand.bytes() > 0 && !in_cache.contains(*operand)) {
+                if let Some(place) = upcoming.get_mut(found) {
+                    *place = operand.first(MOST_BYTES);
+                    found += 1;
+                }
+            }
+            if let Op::Convolve { .. } = self.graph.ops[op] {
+                break;
+            }
+            (at, in_cache) = ((op, image), operands);
+        }
+        upcoming
+    }
+
+    /// The operator after another one of a phase, with its image.
+    fn following(&self, ops: &Range<usize>, direction: Direction, (op, image): (usize, usize)) -> Option<(usize, usize)> {
+        let (first, last) = match direction {
+            Direction::Forward => (ops.start, ops.end - 1),
+            Direction::Backward => (ops.end - 1, ops.start),
+        };
+        if op == last {
+            return (image + 1 < self.count()).then_some((first, image + 1));
+        }
+        Some((if direction == Direction::Forward { op + 1 } else { op - 1 }, image))
+    }
+
+    /// The images of the batch's tensors that an operator uses.
+    fn operands(&self, op: usize, direction: Direction, image: usize) -> Operands {
+        match direction {
+            Direction::Forward => self.forward_operands(&self.graph.ops[op], image),
+            Direction::Backward => self.backward_operands(&self.graph.ops[op], image),
+        }
+    }
+
+    fn forward_operands(&self, op: &Op, image: usize) -> Operands {
+        let tensor = |id: Id| self.memory.tensors[id].upcoming(image);
+        let none = Upcoming::default();
+        match *op {
+            Op::Convolve { input, output, .. } => {
+                let own = match output {
+                    Output::Raw { raw, .. } => [tensor(raw), none],
+                    Output::Sum { x, to, .. } => [tensor(x), tensor(to)],
+                };
+                Operands { wanted: [input_tensor(input).map_or(none, tensor), none, none, none], own }
+            }
+            Op::Head { from, .. } => Operands { wanted: [tensor(from), none, none, none], own: [none; 2] },
+            Op::AddNorm { raw, x, to, .. } => Operands { wanted: [tensor(raw), tensor(x), tensor(to), none], own: [none; 2] },
+            Op::Activate { raw, to, .. } => Operands { wanted: [tensor(raw), tensor(to), none, none], own: [none; 2] },
+        }
+    }
+
+    fn backward_operands(&self, op: &Op, image: usize) -> Operands {
+        let tensor = |id: Id| self.memory.tensors[id].upcoming(image);
+        let gradient = |id: Id| self.gradient_of(id).upcoming(image);
+        let none = Upcoming::default();
+        let raw_gradient = self.memory.raw_gradient.upcoming(image..image + 1);
+        match *op {
+            Op::Convolve { input, output, .. } => {
+                let x = input_tensor(input).map_or(none, tensor);
+                let (own, masked) = match input {
+                    Input::Tensor(id) | Input::Pooled(id) => (gradient(id), none),
+                    Input::Activated { .. } => (none, raw_gradient),
+                    Input::Images => (none, none),
+                };
+                let wanted = match output {
+                    Output::Raw { raw, .. } => [tensor(raw), raw_gradient, x, none],
+                    Output::Sum { to, relu, .. } => [gradient(to), if relu { tensor(to) } else { none }, x, masked],
+                };
+                Operands { wanted, own: [own, none] }
+            }
+            Op::AddNorm { raw, to, relu, .. } => {
+                let output = if relu { tensor(to) } else { none };
+                Operands { wanted: [gradient(to), output, tensor(raw), raw_gradient], own: [none; 2] }
+            }
+            Op::Activate { raw, to, .. } => Operands { wanted: [gradient(to), tensor(raw), raw_gradient, none], own: [none; 2] },
+            Op::Head { from, .. } => Operands { wanted: [none; OPERANDS], own: [gradient(from), none] },
+        }
+    }
+}
+
+/// The tensor that a convolution reads.
+fn input_tensor(input: Input) -> Option<Id> {
+    match input {
+        Input::Images => None,
+        Input::Tensor(id) | Input::Pooled(id) | Input::Activated { raw: id, .. } => Some(id),
+    }
+}
