@@ -16,7 +16,7 @@ pub struct NetworkSource {
     /// A model file, a checkpoint or a run folder: its network
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// A network by name: small, base, imagenet [default: small]
+    /// A network by name: small, base, imagenet, cifar10-s [default: small]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "config"])]
     pub preset: Option<String>,
     /// A configuration file (TOML)

@@ -2,5 +2,6 @@
 
 mod answers;
 mod errors;
+mod recipe;
 mod runs;
 mod support;
