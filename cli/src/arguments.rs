@@ -28,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   leanresnet train                                     train on the built-in data, in two minutes
   leanresnet train --data cifar10 --data-dir DIR       train on CIFAR-10
   leanresnet eval runs/small-synthetic-1               how good it is
+  leanresnet predict photo.png                         what the model that comes with this tool sees in it
   leanresnet doctor                                    what this machine and this build can do";
 
 const TRAIN_EXAMPLES: &str = "Examples:
@@ -92,10 +93,13 @@ pub enum Verb {
     #[command(after_help = TRAIN_EXAMPLES)]
     Train(Box<train::Options>),
     /// Judge a model by the test images of a data set
-    #[command(after_help = "Example: leanresnet eval runs/small-cifar10-1 --data-dir cifar-10-batches-bin")]
+    #[command(after_help = "Examples:
+  leanresnet eval runs/small-cifar10-1 --data-dir cifar-10-batches-bin
+  leanresnet eval --data cifar10 --data-dir cifar-10-batches-bin      the model that comes with this tool")]
     Eval(eval::Options),
     /// Show what a model sees in pictures, or write its outputs for an array of images
     #[command(after_help = "Examples:
+  leanresnet predict photo.png other.jpg
   leanresnet predict runs/small-synthetic-1 picture.png --top 3
   leanresnet predict base.safetensors --input x.npy --output y.npy")]
     Predict(predict::Options),

@@ -4,4 +4,5 @@ mod answers;
 mod errors;
 mod recipe;
 mod runs;
+mod shipped;
 mod support;
