@@ -135,6 +135,7 @@ fn library_hint(error: &Error) -> String {
 
 fn invalid_hint(what: &str, expected: &str) -> String {
     let verb = match what {
+        _ if expected.contains("(data.dir)") => "--data-dir DIR gives the folder with the files of the data set",
         _ if what.contains("data set") || what.contains("data.") => "leanresnet train --help lists the data sets",
         _ if what.contains("preset") || expected.contains("preset") => "leanresnet summary --preset small",
         _ if what.contains("train.") => "leanresnet train --help lists the options of training",

@@ -19,6 +19,7 @@ mod network_source;
 mod npy;
 mod picture;
 mod progress;
+mod shipped;
 mod stopwatch;
 mod table;
 mod verbs;

@@ -1,25 +1,40 @@
-//! MODEL on the command line: a model file, a checkpoint, or the folder of a run.
+//! MODEL on the command line: a model file, a checkpoint, the folder of a run, or a model that comes with the tool.
 #![forbid(unsafe_code)]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use leanresnet::Model;
 use leanresnet::train::{RunFolder, model_of_checkpoint};
 
+use crate::answer::Output;
 use crate::failure::{Failure, expected};
+use crate::shipped::{self, ShippedModel};
 
-/// A model with the file that it came from.
+/// A model with the place that it came from.
 pub struct LoadedModel {
     /// The model.
     pub model: Model,
-    /// The file.
-    pub path: PathBuf,
-    /// The folder of the run, if the command line named one.
-    pub run: Option<RunFolder>,
+    /// Its file, or the name of a shipped one.
+    pub name: String,
+    /// What else is known about it.
+    pub origin: Origin,
+}
+
+/// What knows which data a model was trained on.
+pub enum Origin {
+    /// Nothing: a file by itself.
+    File,
+    /// The folder of its run.
+    Run(RunFolder),
+    /// The list of shipped models.
+    Shipped(&'static ShippedModel),
 }
 
 /// Loads a model; of a run folder the best, else the last.
 pub fn load(path: &Path) -> Result<LoadedModel, Failure> {
+    if let Some(shipped) = ShippedModel::named(path) {
+        return load_shipped(shipped);
+    }
     if path.is_dir() {
         return load_from_run(path);
     }
@@ -28,7 +43,21 @@ pub fn load(path: &Path) -> Result<LoadedModel, Failure> {
     } else {
         Model::load(path)?
     };
-    Ok(LoadedModel { model, path: path.to_owned(), run: None })
+    Ok(LoadedModel { model, name: path.display().to_string(), origin: Origin::File })
+}
+
+/// Loads a model, or the shipped one if the command line names none, and then says so.
+pub fn load_or_shipped(path: Option<&Path>, output: &Output) -> Result<LoadedModel, Failure> {
+    if let Some(path) = path {
+        return load(path);
+    }
+    let loaded = load_shipped(shipped::DEFAULT)?;
+    output.note(&format!("no MODEL given: taking the shipped {}, {}", loaded.name, loaded.model.provenance()));
+    Ok(loaded)
+}
+
+fn load_shipped(shipped: &'static ShippedModel) -> Result<LoadedModel, Failure> {
+    Ok(LoadedModel { model: shipped.load()?, name: shipped.name.to_owned(), origin: Origin::Shipped(shipped) })
 }
 
 fn load_from_run(path: &Path) -> Result<LoadedModel, Failure> {
@@ -40,5 +69,5 @@ fn load_from_run(path: &Path) -> Result<LoadedModel, Failure> {
         return Err(Failure::data(message, "ls runs shows the runs that were made here; leanresnet train makes one"));
     };
     let loaded = load(file)?;
-    Ok(LoadedModel { run: Some(run), ..loaded })
+    Ok(LoadedModel { origin: Origin::Run(run), ..loaded })
 }

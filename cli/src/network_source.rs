@@ -9,14 +9,15 @@ use leanresnet::Network;
 use crate::configuration::Configuration;
 use crate::failure::Failure;
 use crate::model_source;
+use crate::shipped::ShippedModel;
 
 /// Which network.
 #[derive(Args, Clone, Debug, Default)]
 pub struct NetworkSource {
-    /// A model file, a checkpoint or a run folder: its network
+    /// A model file, a checkpoint, a run folder, or cifar10-s, which comes with this tool: its network
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// A network by name: small, base, imagenet [default: small]
+    /// A network by name: small, base, imagenet, cifar10-s [default: small]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "config"])]
     pub preset: Option<String>,
     /// A configuration file (TOML)
@@ -31,7 +32,10 @@ impl NetworkSource {
     /// The configuration with the network, and with the other tables of a configuration file.
     pub fn configuration(&self) -> Result<Configuration, Failure> {
         let mut configuration = match (&self.model, &self.config) {
-            (Some(path), _) => Configuration::of_network(model_source::load(path)?.model.network())?,
+            (Some(path), _) => match ShippedModel::named(path) {
+                Some(shipped) => Configuration::of_preset(shipped.name),
+                None => Configuration::of_network(model_source::load(path)?.model.network())?,
+            },
             (None, Some(path)) => Configuration::read(path)?,
             (None, None) => Configuration::of_preset(self.preset.as_deref().unwrap_or("small")),
         };
@@ -45,6 +49,16 @@ impl NetworkSource {
     /// The network alone.
     pub fn network(&self) -> Result<Network, Failure> {
         self.configuration()?.network()
+    }
+
+    /// True if the command line says nothing about the network.
+    pub fn is_empty(&self) -> bool {
+        self.model.is_none() && self.config.is_none() && self.preset.is_none() && self.set.is_empty()
+    }
+
+    /// True if the network is a preset; that of a shipped model is the preset of its name.
+    pub fn is_preset(&self) -> bool {
+        self.config.is_none() && self.model.as_deref().is_none_or(|path| ShippedModel::named(path).is_some())
     }
 
     /// A word for the network, for names of folders and tables.

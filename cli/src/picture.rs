@@ -1,11 +1,12 @@
 //! Pictures from files, brought to the size that a network reads.
 #![forbid(unsafe_code)]
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::imageops::{FilterType, crop_imm, resize};
-use image::{DynamicImage, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, ImageFormat, ImageReader, Limits, RgbImage};
 use leanresnet::net::Preprocess;
 
 use crate::failure::{Failure, expected};
@@ -16,6 +17,22 @@ const LARGEST_SIDE: u32 = 20_000;
 const MOST_MEMORY: u64 = 1 << 30;
 /// The largest file that is read, bytes.
 const LARGEST_FILE: u64 = 1 << 28;
+
+/// Bytes at the beginning of a file that tell what it is.
+const HEAD: u64 = 32;
+
+/// True if a word of the command line means a picture: by the content of its file, or by the extension of its name.
+pub fn is_picture(path: &Path) -> bool {
+    !path.is_dir() && (begins_as_picture(path) || ImageFormat::from_path(path).is_ok())
+}
+
+/// Only of plain files, because what is read of a pipe is gone.
+fn begins_as_picture(path: &Path) -> bool {
+    let mut head = Vec::new();
+    let is_read = path.is_file() && File::open(path).and_then(|file| file.take(HEAD).read_to_end(&mut head)).is_ok();
+    // A model begins with the length of its header, whose bytes can be anything, and the brace of the header itself.
+    is_read && head.get(8) != Some(&b'{') && image::guess_format(&head).is_ok()
+}
 
 /// The bytes of a picture as `[height, width, channels]` of the network's input `[channels, height, width]`.
 ///
@@ -105,6 +122,28 @@ mod tests {
         assert!(load(&path, [2, 8, 8], &Preprocess::identity(2)).is_err());
         let same = load(&path, [3, 32, 64], &Preprocess::identity(3)).unwrap();
         assert_eq!(same, image::open(&path).unwrap().into_rgb8().into_raw());
+    }
+
+    #[test]
+    fn pictures_are_told_from_models() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path
+        };
+        let png = std::fs::read(picture(2, 2, folder.path())).unwrap();
+        for (name, bytes) in [("a", &png[..]), ("b.bin", b"\xff\xd8\xff\xe0"), ("c.ppm", b""), ("d", b"P6\n2 2\n255\n")] {
+            assert!(is_picture(&write(name, bytes)), "{name}");
+        }
+        // A header of 13,904 bytes begins as a PPM does.
+        for (name, bytes) in [("e", &b"P6\0\0\0\0\0\0{\"a\""[..]), ("f", b""), ("g.safetensors", b"text"), ("h.ckpt", b"x")] {
+            assert!(!is_picture(&write(name, bytes)), "{name}");
+        }
+        std::fs::create_dir(folder.path().join("run.png")).unwrap();
+        for (name, wanted) in [("absent.JPG", true), ("absent", false), ("absent.safetensors", false), ("run.png", false)] {
+            assert_eq!(is_picture(&folder.path().join(name)), wanted, "{name}");
+        }
     }
 
     #[test]

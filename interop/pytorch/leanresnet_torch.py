@@ -1,4 +1,5 @@
-"""The presets of leanresnet as PyTorch modules, with the same names of parameters: a state dict of one is that of the other.
+"""The presets small, base and imagenet of leanresnet as PyTorch modules, with the same names of parameters: a state dict of one is
+that of the other.
 
     network = LeanResNet("small")
     torch_state = network.state_dict()      # what `leanresnet import` reads, saved as safetensors

@@ -29,7 +29,8 @@ pub struct DataConfig {
     pub dir: Option<PathBuf>,
     /// How many images of the training part are held out for validation.
     pub validation: usize,
-    /// Random changes to the training images. Crop by 4 and flip if the table does not say; what it leaves out is off.
+    /// Random changes to the training images. Crop by 4 and flip if the table does not say; what it leaves out is off, or as
+    /// the recipe of the preset has it.
     pub augment: Augmentation,
 }
 

@@ -43,7 +43,8 @@ impl Network {
     /// The names that [`Network::preset`] knows.
     pub const PRESETS: &'static [&'static str] = preset::NAMES;
 
-    /// The network with this name: `small`, `base` (32x32 images, 10 classes) or `imagenet` (224x224, 1000 classes).
+    /// The network with this name: `small`, `base`, `cifar10-s` (32x32 images, 10 classes) or `imagenet` (224x224, 1000 classes).
+    /// `cifar10-s` is tuned for accuracy, and trained best by the recipe that `RunConfig::from_toml` (feature `train`) knows.
     ///
     /// # Errors
     /// [`Error::Invalid`] for another name; the message lists the known ones.

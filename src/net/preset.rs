@@ -3,9 +3,10 @@
 
 use crate::error::{Error, Result};
 use crate::net::table::{BlockTable, NetworkTable, StageTable, StemTable};
+use crate::stencil::Stencil;
 
 /// The names that [`table`] knows.
-pub(crate) const NAMES: &[&str] = &["small", "base", "imagenet"];
+pub(crate) const NAMES: &[&str] = &["small", "base", "imagenet", "cifar10-s"];
 
 /// The `[network]` table of a preset.
 ///
@@ -22,8 +23,16 @@ pub(crate) fn table(name: &str) -> Result<NetworkTable> {
             stages: stages(&[(64, 3), (128, 4), (256, 6), (512, 3)]),
             ..NetworkTable::default()
         }),
+        "cifar10-s" => {
+            Ok(NetworkTable { stages: stages(&[(48, 4), (96, 3), (192, 2)]), block: accurate_block(), ..NetworkTable::default() })
+        }
         _ => Err(Error::invalid("preset", format!("one of {}", NAMES.join(", ")), format!("`{name}`"))),
     }
+}
+
+/// The block of the presets that are tuned for accuracy: whole 3x3 stencils, norms around both convolutions, ReLU after the sum.
+fn accurate_block() -> BlockTable {
+    BlockTable { stencils: Some([Stencil::Box9; 2]), norms: Some(2), relu_after_sum: Some(true), ..BlockTable::default() }
 }
 
 /// Stages from their (width, blocks).

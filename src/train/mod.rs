@@ -20,6 +20,7 @@ mod model;
 mod observer;
 mod optimizer;
 mod progress;
+mod recipe;
 mod resume;
 mod run_config;
 mod schedule;

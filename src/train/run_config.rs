@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::config::TrainConfig;
+use super::recipe;
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::net::Network;
@@ -68,11 +69,32 @@ impl RunConfig {
 
     /// Reads the text of a configuration file. Tables and keys that are left out have their defaults, except `network`.
     ///
+    /// A preset may bring a recipe: defaults of its own for `[data]` and `[train]`, which the file overrides key by key. That of
+    /// `cifar10-s` is 60 epochs in batches of 128, one-cycle up to a rate of 0.4 at epoch 12, label smoothing 0.1, moving average
+    /// 0.999, crop by 4 and flip. With other epochs, the peak keeps its place in the run: of 20 epochs, it is at epoch 4. A
+    /// schedule with another name takes only the rate. What [`to_toml`](Self::to_toml) writes names no preset and has every key.
+    ///
+    /// ```
+    /// use leanresnet::train::{RunConfig, ScheduleConfig};
+    /// let config = RunConfig::from_toml("network = { preset = 'cifar10-s' }\ntrain = { epochs = 20 }")?;
+    /// assert_eq!((config.train.label_smoothing, config.train.ema), (0.1, 0.999));
+    /// assert_eq!(config.train.schedule, ScheduleConfig::OneCycle { lr: 0.4, peak_epoch: 4.0 });
+    /// # Ok::<(), leanresnet::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Invalid`] with the place of the mistake for text that is not TOML, unknown keys, values of the wrong type, and
     /// everything that [`validate`](Self::validate) refuses.
     pub fn from_toml(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| crate::net::syntax_error(text, &error))?;
+        let config: Self = match recipe::complete(text) {
+            None => toml::from_str(text),
+            // Tables do not know where they stood: the text does, if it is wrong without the recipe too.
+            Some(tables) => tables.try_into().map_err(|error: toml::de::Error| {
+                let placed = toml::from_str::<Self>(text).err().filter(|placed| placed.message() == error.message());
+                placed.unwrap_or(error)
+            }),
+        }
+        .map_err(|error| crate::net::syntax_error(text, &error))?;
         config.validate()?;
         Ok(config)
     }
@@ -145,6 +167,9 @@ mod tests {
             ("[network]\npreset = 'small'\n[train]\nepoch = 3", "line 4"),
             ("version = 2\n[network]\npreset = 'small'", "version"),
             ("[network]\npreset = 'small'\n[train]\nbatch = 0", "train.batch"),
+            ("[network]\npreset = 'cifar10-s'\n[train]\nepoch = 3", "line 4"),
+            ("[network]\npreset = 'cifar10-s'\n[train]\nepochs = 'x'", "line 4"),
+            ("[network]\npreset = 'cifar10-s'\n[train.schedule]\nwarmup_epochs = 3", "one-cycle"),
             ("[network]\npreset = 'small'\n[data]\naugment = { crop = 33 }", "crop"),
             ("[network", "line 1"),
         ] {

@@ -16,7 +16,7 @@ use crate::data_source::DataSource;
 use crate::evaluate::{Verdict, evaluate};
 use crate::failure::Outcome;
 use crate::interrupt::Interrupt;
-use crate::model_source::{self, LoadedModel};
+use crate::model_source::{self, Origin};
 use crate::table::{Table, percent};
 use crate::{failure, progress};
 
@@ -26,9 +26,10 @@ const MOST_PRINTED_CLASSES: usize = 20;
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Options {
-    /// A model file, a checkpoint or a run folder (its best model, else its last)
+    /// A model file, a checkpoint, a run folder (its best model, else its last), or cifar10-s, which comes with this tool
+    /// [default: cifar10-s]
     #[arg(value_name = "MODEL")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     #[command(flatten)]
     data: DataSource,
     /// The part of the data set: test or train
@@ -44,6 +45,7 @@ pub struct Options {
 
 #[derive(Serialize)]
 struct Answer<'a> {
+    model: &'a str,
     dtype: &'a str,
     images: u64,
     loss: f64,
@@ -66,11 +68,11 @@ struct ClassKeys {
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     let interrupt = Interrupt::install()?;
     let isa = context.isa()?;
-    let loaded = model_source::load(&options.model)?;
-    let data = data_config(options, &loaded)?;
+    let loaded = model_source::load_or_shipped(options.model.as_deref(), context.output)?;
+    let data = data_config(options, &loaded.origin)?;
     let dataset = open(&data, options.split)?;
     let names = dataset.class_names().to_vec();
-    context.output.detail(&format!("{}: {} images of {}", loaded.path.display(), dataset.len(), data.name));
+    context.output.detail(&format!("{}: {} images of {}", loaded.name, dataset.len(), data.name));
     for dtype in &options.dtype {
         let bar = progress::bar(context.progress(), dataset.len() as u64, "{wide_bar} {pos}/{len} images  ETA {eta}");
         let on_progress = |done: usize| bar.set_position(done as u64);
@@ -80,24 +82,27 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
         let Some(verdict) = verdict else {
             return Ok(failure::interrupted(context.output, &interrupt, "nothing was written"));
         };
-        let answer = answer(dtype, &names, &verdict);
+        let answer = answer(&loaded.name, dtype, &names, &verdict);
         context.output.answer(&answer, || text(&answer, options.split, &data))?;
     }
     Ok(0)
 }
 
-/// The data set of the flags, else that of the run, else the generated one.
-fn data_config(options: &Options, loaded: &LoadedModel) -> Result<DataConfig, failure::Failure> {
-    let mut configuration = match &loaded.run {
-        Some(run) if run.config().exists() => Configuration::read(&run.config())?,
+/// The data set of the flags, else that which the model was trained on, else the generated one.
+fn data_config(options: &Options, origin: &Origin) -> Result<DataConfig, failure::Failure> {
+    let mut configuration = match origin {
+        Origin::Run(run) if run.config().exists() => Configuration::read(&run.config())?,
         _ => Configuration::of_preset("small"),
     };
+    if let Origin::Shipped(shipped) = origin {
+        configuration.set("data.name", shipped.data)?;
+    }
     options.data.apply(&mut configuration)?;
     let RunConfig { data, .. } = configuration.run_config()?;
     Ok(data)
 }
 
-fn answer<'a>(dtype: &'a str, names: &[String], verdict: &Verdict) -> Answer<'a> {
+fn answer<'a>(model: &'a str, dtype: &'a str, names: &[String], verdict: &Verdict) -> Answer<'a> {
     let evaluation = &verdict.evaluation;
     let class = |(index, name): (usize, &String)| ClassKeys {
         name: name.clone(),
@@ -105,6 +110,7 @@ fn answer<'a>(dtype: &'a str, names: &[String], verdict: &Verdict) -> Answer<'a>
         correct: evaluation.confusion(index, index),
     };
     Answer {
+        model,
         dtype,
         images: evaluation.images(),
         loss: evaluation.loss(),

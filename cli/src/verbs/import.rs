@@ -24,7 +24,7 @@ pub struct Options {
     /// The state dict, a safetensors file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The network by name: small, base, imagenet
+    /// The network by name: small, base, imagenet, cifar10-s
     #[arg(long, value_name = "NAME", required_unless_present = "config", conflicts_with = "config")]
     preset: Option<String>,
     /// The network in a configuration file (TOML)

@@ -10,18 +10,21 @@ use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, expected};
-use crate::model_source;
+use crate::model_source::{self, LoadedModel};
 use crate::table::percent;
 use crate::{npy, picture};
 
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Options {
-    /// A model file, a checkpoint or a run folder (its best model, else its last)
+    /// A model file, a checkpoint, a run folder (its best model, else its last), or cifar10-s, which comes with this tool
+    /// [default: cifar10-s]
+    ///
+    /// May be left out: a first word that is a picture, by the content of the file or the extension of its name, is no model.
     #[arg(value_name = "MODEL")]
-    model: PathBuf,
+    model: Option<PathBuf>,
     /// Pictures (PNG, JPEG, PPM); scaled to the network's input, or as the model says to a shorter side whose centre is cut out
-    #[arg(value_name = "IMAGE", required_unless_present = "input", conflicts_with = "input")]
+    #[arg(value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// Classes to list per picture
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -42,6 +45,7 @@ pub struct Options {
 
 #[derive(Serialize)]
 struct PictureAnswer<'a> {
+    model: &'a str,
     file: &'a Path,
     top: Vec<Guess<'a>>,
 }
@@ -55,6 +59,7 @@ struct Guess<'a> {
 
 #[derive(Serialize)]
 struct ArrayAnswer<'a> {
+    model: &'a str,
     images: usize,
     shape: [usize; 2],
     output: &'a Path,
@@ -63,27 +68,61 @@ struct ArrayAnswer<'a> {
 /// Predicts.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     let isa = context.isa()?;
-    let model = model_source::load(&options.model)?.model;
-    let work = options.images.len().max(if options.input.is_some() { options.batch as usize } else { 1 });
+    let (path, images) = model_and_images(options);
+    check(options, path, &images)?;
+    let loaded = model_source::load_or_shipped(path, context.output)?;
+    let work = images.len().max(if options.input.is_some() { options.batch as usize } else { 1 });
     let batch = (options.batch as usize).min(work);
-    let session = Session::builder(&model).pool(context.pool()?).max_batch(batch).isa(isa).build()?;
+    let session = Session::builder(&loaded.model).pool(context.pool()?).max_batch(batch).isa(isa).build()?;
     context.output.detail(&format!("computing in {} on {isa}", options.dtype));
     match (&options.input, &options.output) {
-        (Some(input), Some(output)) => array(context, &model, session, (input, output), batch),
-        _ => pictures(context, &model, session, options, batch),
+        (Some(input), Some(output)) => array(context, &loaded, session, (input, output), batch),
+        _ => pictures(context, &loaded, session, (&images, options.top as usize), batch),
     }
 }
 
-fn pictures(context: &Context<'_>, model: &Model, mut session: Session, options: &Options, batch: usize) -> Outcome {
+/// What the words of the command line mean: the first one is a model unless it is a picture.
+fn model_and_images(options: &Options) -> (Option<&Path>, Vec<&Path>) {
+    let (first, rest) = (options.model.as_deref(), options.images.iter().map(PathBuf::as_path));
+    match first {
+        Some(first) if picture::is_picture(first) => (None, std::iter::once(first).chain(rest).collect()),
+        first => (first, rest.collect()),
+    }
+}
+
+/// Checks that there are pictures or an array, and not both, and no model among the pictures.
+fn check(options: &Options, model: Option<&Path>, images: &[&Path]) -> Result<(), Failure> {
+    if let Some(folder) = images.iter().find(|image| image.is_dir()) {
+        let message = expected("IMAGE", "a picture", format!("the folder `{}`", folder.display()));
+        return Err(Failure::usage(message, format!("a MODEL comes first: leanresnet predict {} picture.png", folder.display())));
+    }
+    let got = match (&options.input, images, model) {
+        (None, [], None) => "neither".to_owned(),
+        (None, [], Some(model)) => format!("only `{}`, which is taken for a MODEL", model.display()),
+        (Some(_), [image, ..], _) => format!("both --input and `{}`", image.display()),
+        _ => return Ok(()),
+    };
+    let hint = "leanresnet predict picture.png, or leanresnet predict MODEL picture.png";
+    Err(Failure::usage(expected("predict", "an IMAGE (PNG, JPEG, PPM) or more, or --input X.npy", got), hint))
+}
+
+fn pictures(
+    context: &Context<'_>,
+    loaded: &LoadedModel,
+    mut session: Session,
+    (images, top): (&[&Path], usize),
+    batch: usize,
+) -> Outcome {
+    let LoadedModel { model, name, .. } = loaded;
     let [channels, height, width] = model.network().input();
-    for files in options.images.chunks(batch) {
+    for files in images.chunks(batch) {
         let mut pixels = Vec::with_capacity(files.len() * channels * height * width);
         for file in files {
             pixels.extend(picture::load(file, [channels, height, width], model.preprocess())?);
         }
         let logits = session.run(Images::nhwc_u8(&pixels, [files.len(), channels, height, width])?)?;
         for (index, file) in files.iter().enumerate() {
-            let answer = PictureAnswer { file, top: guesses(model, logits.row(index), options.top as usize) };
+            let answer = PictureAnswer { model: name, file, top: guesses(model, logits.row(index), top) };
             context.output.answer(&answer, || text(&answer))?;
         }
     }
@@ -115,7 +154,14 @@ fn text(answer: &PictureAnswer<'_>) -> String {
     text
 }
 
-fn array(context: &Context<'_>, model: &Model, mut session: Session, (input, output): (&Path, &Path), batch: usize) -> Outcome {
+fn array(
+    context: &Context<'_>,
+    loaded: &LoadedModel,
+    mut session: Session,
+    (input, output): (&Path, &Path),
+    batch: usize,
+) -> Outcome {
+    let LoadedModel { model, name, .. } = loaded;
     let mut reader = npy::Reader::open(input)?;
     let [images, channels, height, width] = reader.shape();
     let wanted = model.network().input();
@@ -136,7 +182,7 @@ fn array(context: &Context<'_>, model: &Model, mut session: Session, (input, out
         writer.write(logits.as_slice())?;
     }
     writer.finish()?;
-    let answer = ArrayAnswer { images, shape: [images, classes], output };
+    let answer = ArrayAnswer { model: name, images, shape: [images, classes], output };
     context.output.answer(&answer, || format!("{images} images; logits [{images}, {classes}] in {}\n", output.display()))?;
     Ok(0)
 }

@@ -1,7 +1,7 @@
 //! The answers of the verbs, as text and as JSON.
 #![forbid(unsafe_code)]
 
-use crate::support::{Scratch, bytes};
+use crate::support::{Scratch, bytes, npy_images};
 
 #[test]
 fn doctor() {
@@ -33,7 +33,7 @@ fn summary() {
 fn eval() {
     let scratch = Scratch::new();
     scratch.train("run").expect(0);
-    let keys = "dtype images loss top1 top5 ms_per_image classes confusion";
+    let keys = "model dtype images loss top1 top5 ms_per_image classes confusion";
     let of_run = scratch.run(&["eval", "run", "--json"]).expect(0).json("eval", keys);
     assert_eq!((&of_run["images"], of_run["classes"].as_array().unwrap().len()), (&20.into(), 10));
     assert_eq!(of_run["confusion"].as_array().unwrap().len(), 10);
@@ -54,7 +54,7 @@ fn predict_pictures() {
     image::RgbImage::from_pixel(40, 30, image::Rgb([90, 90, 90])).save(scratch.path("grey.png")).unwrap();
     let ran = scratch.run(&["predict", "run", "grey.png", "grey.png", "--top", "3", "--json"]).expect(0);
     assert_eq!(ran.stdout.lines().count(), 2);
-    let answer = ran.json("predict", "file top");
+    let answer = ran.json("predict", "model file top");
     let top = answer["top"].as_array().unwrap();
     assert_eq!((top.len(), top[0]["class"].is_string(), top[0]["index"].is_number()), (3, true, true));
     assert!(top[0]["probability"].as_f64() >= top[1]["probability"].as_f64());
@@ -67,15 +67,11 @@ fn predict_pictures() {
 fn predict_arrays() {
     let scratch = Scratch::new();
     scratch.train("run").expect(0);
-    let images = 3;
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({images}, 3, 32, 32), }}\n");
-    let values = (0..images * 3 * 32 * 32).flat_map(|index| ((index % 9) as f32 - 4.0).to_le_bytes());
-    let start = [&b"\x93NUMPY\x01\x00"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes()].concat();
-    std::fs::write(scratch.path("x.npy"), start.into_iter().chain(values).collect::<Vec<u8>>()).unwrap();
+    std::fs::write(scratch.path("x.npy"), npy_images(3)).unwrap();
     let answer = scratch
         .run(&["predict", "run", "--input", "x.npy", "--output", "y.npy", "--json"])
         .expect(0)
-        .json("predict", "images shape output");
+        .json("predict", "model images shape output");
     assert_eq!(answer["shape"], serde_json::json!([3, 10]));
     let whole = bytes(&scratch.path("y.npy"));
     assert_eq!(whole.len(), 128 + 3 * 10 * 4);

@@ -2,5 +2,7 @@
 
 mod answers;
 mod errors;
+mod recipe;
 mod runs;
+mod shipped;
 mod support;

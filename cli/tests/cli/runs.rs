@@ -71,11 +71,20 @@ fn wait_for_an_epoch(metrics: &std::path::Path) {
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_resumes_without_a_trace() {
-    let scratch = Scratch::new();
     let words = ["train", "--config", "config.toml", "--epochs", "60", "--batch", "10", "--out"];
-    scratch.run(&[&words[..], &["whole"]].concat()).expect(0);
-    for (signal, code, out) in [("INT", 130, "first"), ("TERM", 143, "second")] {
-        let mut command = scratch.command(&[&words[..], &[out, "--json"]].concat());
+    interrupt_and_resume(&words, &[("INT", 130, "first"), ("TERM", 143, "second")]);
+    let of_preset = ["train", "--preset", "cifar10-s", "--set", "network.stages=[{ width = 8, blocks = 1 }]"];
+    let tiny = ["--set", "network.stem.stride=4", "--data", "cifar10", "--data-dir", "data", "--batch", "10", "--out"];
+    interrupt_and_resume(&[&of_preset[..], &tiny].concat(), &[("INT", 130, "run")]);
+}
+
+/// Runs `words` to the end, and with each signal (its name, the exit code, a folder) once more in two parts.
+#[cfg(unix)]
+fn interrupt_and_resume(words: &[&str], signals: &[(&str, i32, &str)]) {
+    let scratch = Scratch::new();
+    scratch.run(&[words, &["whole"]].concat()).expect(0);
+    for &(signal, code, out) in signals {
+        let mut command = scratch.command(&[words, &[out, "--json"]].concat());
         let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
         wait_for_an_epoch(&scratch.path(out).join("metrics.jsonl"));
         assert!(

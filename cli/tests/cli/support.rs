@@ -96,6 +96,14 @@ fn records(count: usize, seed: usize) -> Vec<u8> {
         .collect()
 }
 
+/// A file of `images` images as an array of numpy, 32-bit floats, [images, 3, 32, 32].
+pub fn npy_images(images: usize) -> Vec<u8> {
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({images}, 3, 32, 32), }}\n");
+    let values = (0..images * 3 * 32 * 32).flat_map(|index| ((index % 9) as f32 - 4.0).to_le_bytes());
+    let start = [&b"\x93NUMPY\x01\x00"[..], &(header.len() as u16).to_le_bytes(), header.as_bytes()].concat();
+    start.into_iter().chain(values).collect()
+}
+
 /// What a run of the tool left.
 pub struct Ran {
     pub code: Option<i32>,

@@ -57,11 +57,8 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
 /// number of classes of the data, unless it is told otherwise.
 fn configure(options: &Options, init: Option<&Model>) -> Result<(RunConfig, Box<dyn Dataset>), Failure> {
     let source = &options.network;
-    let is_preset = source.model.is_none() && source.config.is_none();
     let mut configuration = match init {
-        Some(model) if is_preset && source.preset.is_none() && source.set.is_empty() => {
-            Configuration::of_network(model.network())?
-        }
+        Some(model) if source.is_empty() => Configuration::of_network(model.network())?,
         _ => source.configuration()?,
     };
     options.apply(&mut configuration)?;
@@ -70,11 +67,12 @@ fn configure(options: &Options, init: Option<&Model>) -> Result<(RunConfig, Box<
         configuration.set("train.epochs", SYNTHETIC_EPOCHS)?;
     }
     let train = open(&data, Split::Train)?;
-    if is_preset && configuration.get("network.input").is_none() {
+    if source.is_preset() && configuration.get("network.input").is_none() {
         let shape = train.shape().map(|extent| toml::Value::from(extent as i64));
         configuration.set("network.input", shape.to_vec())?;
     }
-    if is_preset && configuration.get("network.classes").is_none() && configuration.get("network.class_names").is_none() {
+    let has_classes = configuration.get("network.classes").or(configuration.get("network.class_names")).is_some();
+    if source.is_preset() && !has_classes {
         configuration.set("network.classes", train.class_names().len() as i64)?;
     }
     Ok((configuration.run_config()?, train))

@@ -221,6 +221,12 @@ mod tests {
     }
 
     #[test]
+    fn the_network_of_a_shipped_model_is_its_preset() {
+        let of_preset = config(&["--preset", "cifar10-s"]);
+        assert_eq!((config(&["cifar10-s"]), of_preset.train.epochs), (of_preset, 60));
+    }
+
+    #[test]
     fn a_resumed_run_takes_few_flags() {
         let parse = |words: &[&str]| Line::try_parse_from([&["train", "--resume", "d"], words].concat()).is_ok();
         assert!(parse(&["--epochs", "9"]));
