@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     Weights = 4,
     /// Which training images are held out for validation.
     Validation = 5,
+    /// Which images are mirrored first where epochs alternate; `b` = sample.
+    Flip = 6,
 }
 
 /// A stream of random numbers that depends on its key only.

@@ -6,20 +6,21 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::Flip;
 use crate::error::{Error, Result};
 use crate::random::Random;
 
 /// Which random changes a training image goes through; the default is none.
 ///
-/// On the command line it is a list such as `crop=4,flip,cutout=8,mixup=0.2`, or `none`.
+/// On the command line it is a list such as `crop=4,flip,cutout=8,mixup=0.2`, with `flip=alternate`, or `none`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Augmentation {
     /// Pixels added on every side, with the mean colour, before a random part of the original size is cut out.
     pub crop: usize,
-    /// Mirror every other image left to right.
-    pub flip: bool,
+    /// Mirror half of the images left to right.
+    pub flip: Flip,
     /// Side of a square at a random place that is filled with the mean colour (DeVries and Taylor 2017); it may stick out.
     pub cutout: usize,
     /// The alpha of mixup (Zhang et al. 2018), 0 to 1: an image is blended with another one of the data set, with a weight from
@@ -35,10 +36,10 @@ impl Augmentation {
         self
     }
 
-    /// Mirrors every other image, or not.
+    /// Mirrors half of the images, or not.
     #[must_use]
-    pub fn with_flip(mut self, flip: bool) -> Self {
-        self.flip = flip;
+    pub fn with_flip(mut self, flip: impl Into<Flip>) -> Self {
+        self.flip = flip.into();
         self
     }
 
@@ -84,8 +85,10 @@ impl fmt::Display for Augmentation {
         if self.crop > 0 {
             parts.push(format!("crop={}", self.crop));
         }
-        if self.flip {
-            parts.push("flip".to_string());
+        match self.flip {
+            Flip::Off => {}
+            Flip::Random => parts.push("flip".to_string()),
+            Flip::Alternate => parts.push(format!("flip={}", self.flip)),
         }
         if self.cutout > 0 {
             parts.push(format!("cutout={}", self.cutout));
@@ -112,8 +115,8 @@ impl FromStr for Augmentation {
                 Some(("crop", value)) => augmentation.crop = value.parse().map_err(|_| invalid())?,
                 Some(("cutout", value)) => augmentation.cutout = value.parse().map_err(|_| invalid())?,
                 Some(("mixup", value)) => augmentation.mixup = value.parse().map_err(|_| invalid())?,
-                Some(("flip", value)) => augmentation.flip = value.parse().map_err(|_| invalid())?,
-                None if item == "flip" => augmentation.flip = true,
+                Some(("flip", value)) => augmentation.flip = Flip::parse(Some(value)).ok_or_else(invalid)?,
+                None if item == "flip" => augmentation.flip = Flip::Random,
                 _ => return Err(invalid()),
             }
         }
@@ -136,10 +139,17 @@ pub(crate) struct Transform {
 
 impl Transform {
     /// Draws a transform. The same draws are made whatever is turned on, so that one option does not change another's choices.
-    pub(crate) fn draw(augmentation: &Augmentation, height: usize, width: usize, random: &mut Random) -> Self {
+    /// `mirrors`: takes the draw of a fair coin.
+    pub(crate) fn draw(
+        augmentation: &Augmentation,
+        height: usize,
+        width: usize,
+        random: &mut Random,
+        mirrors: impl FnOnce(bool) -> bool,
+    ) -> Self {
         let crop = augmentation.crop;
         let shift = [(); 2].map(|()| random.below(2 * crop as u32 + 1) as isize - crop as isize);
-        let flip = random.below(2) == 1 && augmentation.flip;
+        let flip = mirrors(random.below(2) == 1);
         let blank = [height, width].map(|side| {
             let centre = random.below(side as u32) as usize;
             let before = augmentation.cutout / 2;
@@ -177,19 +187,22 @@ mod tests {
     use crate::random::Purpose;
 
     fn draw(augmentation: Augmentation, sample: u64) -> Transform {
-        Transform::draw(&augmentation, 8, 6, &mut Random::keyed(1, Purpose::Augment, 0, sample))
+        let mirrors = |drawn| augmentation.flip.mirrors(drawn, 1, 0, sample as u32);
+        Transform::draw(&augmentation, 8, 6, &mut Random::keyed(1, Purpose::Augment, 0, sample), mirrors)
     }
 
     #[test]
     fn command_line_spelling() {
-        let full = Augmentation { crop: 4, flip: true, cutout: 8, mixup: 0.2 };
+        let full = Augmentation { crop: 4, flip: Flip::Random, cutout: 8, mixup: 0.2 };
         assert_eq!("crop=4,flip,cutout=8,mixup=0.2".parse::<Augmentation>().unwrap(), full);
         assert_eq!("crop=4".parse::<Augmentation>().unwrap(), Augmentation::default().with_crop(4));
         assert_eq!("flip=false".parse::<Augmentation>().unwrap(), Augmentation::default());
-        for augmentation in [full, Augmentation::default(), Augmentation::default().with_flip(true)] {
+        let alternate = Augmentation::default().with_flip(Flip::Alternate);
+        assert_eq!(alternate.to_string(), "flip=alternate");
+        for augmentation in [full, Augmentation::default(), Augmentation::default().with_flip(true), alternate] {
             assert_eq!(augmentation.to_string().parse::<Augmentation>().unwrap(), augmentation);
         }
-        for wrong in ["", "crop", "crop=", "crop=-1", "crop=4;flip", "turn=3", "flip,", "mixup=x"] {
+        for wrong in ["", "crop", "crop=", "crop=-1", "crop=4;flip", "turn=3", "flip,", "flip=no", "mixup=x"] {
             let error = wrong.parse::<Augmentation>().unwrap_err();
             assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("crop=4,flip"), "{wrong}: {error}");
         }

@@ -111,7 +111,8 @@ impl<'a> BatchLoader<'a> {
         let mut add = |sample: u32, weight: f32, random: &mut Random| -> Result<()> {
             self.dataset.image(sample as usize, bytes)?;
             let [_, height, width] = self.dataset.shape();
-            let transform = Transform::draw(&self.augmentation, height, width, random);
+            let mirrors = |drawn| self.augmentation.flip.mirrors(drawn, self.seed, epoch, sample);
+            let transform = Transform::draw(&self.augmentation, height, width, random, mirrors);
             self.add_pixels(&transform, weight, bytes, image);
             Ok(())
         };

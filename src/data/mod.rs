@@ -13,6 +13,7 @@
 mod augment;
 pub mod cifar;
 mod file;
+mod flip;
 pub mod idx;
 mod loader;
 mod memory;
@@ -27,6 +28,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 
 pub use augment::Augmentation;
+pub use flip::Flip;
 pub use loader::{BatchLoader, SoftLabel, epoch_order};
 pub use memory::InMemory;
 pub use open::{DataConfig, open};

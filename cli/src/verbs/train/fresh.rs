@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use leanresnet::data::{Dataset, Split, open};
+use leanresnet::data::{Dataset, Flip, Split, open};
 use leanresnet::net::parameters;
 use leanresnet::train::{FitOptions, NetworkExecutor, RunFolder, Trainer};
 use leanresnet::{Error, Model, Network, RunConfig};
@@ -46,7 +46,7 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
         train.len(),
         folder.path().display()
     ));
-    if config.data.name == "mnist" && config.data.augment.flip {
+    if config.data.name == "mnist" && config.data.augment.flip != Flip::Off {
         context.output.note("note: mirrored digits are no digits; --augment crop=4 trains without them");
     }
     let progress = TrainingProgress::new(context, folder.clone(), interrupt.clone(), config.train.epochs, &[]);

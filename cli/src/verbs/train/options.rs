@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use leanresnet::data::Augmentation;
+use toml::Value;
 
 use crate::configuration::Configuration;
 use crate::data_source::DataSource;
@@ -49,7 +50,7 @@ pub struct Settings {
     /// Weight decay; norms and biases are spared [default: 5e-4, with --optimizer adamw 0.01]
     #[arg(long, value_name = "X")]
     weight_decay: Option<f64>,
-    /// Random changes to training images: none, or a list such as crop=4,flip,cutout=8,mixup=0.2 [default: crop=4,flip]
+    /// Random changes to training images: none, or a list such as crop=4,flip,cutout=8,mixup=0.2; flip=alternate mirrors each image in every other epoch [default: crop=4,flip]
     #[arg(long, value_name = "LIST")]
     augment: Option<Augmentation>,
     /// Part of the target spread over all classes, 0 to 1 [default: 0]
@@ -116,7 +117,8 @@ impl Options {
         }
         if let Some(augment) = &settings.augment {
             configuration.set("data.augment.crop", augment.crop as i64)?;
-            configuration.set("data.augment.flip", augment.flip)?;
+            let flip = augment.flip.to_string();
+            configuration.set("data.augment.flip", flip.parse::<bool>().map_or(Value::from(flip), Value::from))?;
             configuration.set("data.augment.cutout", augment.cutout as i64)?;
             configuration.set("data.augment.mixup", f64::from(augment.mixup))?;
         }
@@ -141,7 +143,7 @@ impl Options {
     }
 }
 
-fn set_all<T: Copy + Into<toml::Value>>(configuration: &mut Configuration, values: &[(&str, Option<T>)]) -> Result<(), Failure> {
+fn set_all<T: Copy + Into<Value>>(configuration: &mut Configuration, values: &[(&str, Option<T>)]) -> Result<(), Failure> {
     for (key, value) in values {
         if let Some(value) = value {
             configuration.set(key, *value)?;
@@ -154,6 +156,7 @@ fn set_all<T: Copy + Into<toml::Value>>(configuration: &mut Configuration, value
 mod tests {
     use super::*;
     use clap::Parser;
+    use leanresnet::data::Flip;
     use leanresnet::train::{OptimizerConfig, ScheduleConfig};
 
     #[derive(Parser)]
@@ -202,6 +205,14 @@ mod tests {
         assert_eq!(config.train.optimizer, OptimizerConfig::sgd().with_weight_decay(0.001));
         assert_eq!(config.data.augment, Augmentation::default().with_flip(true));
         assert_eq!((config.train.ema, config.train.clip_norm, config.data.name.as_str()), (0.9, 2.0, "cifar10"));
+    }
+
+    #[test]
+    fn images_are_mirrored_never_at_random_or_in_turns() {
+        let flip = |words: &[&str]| config(words).data.augment.flip;
+        assert_eq!([flip(&["--augment", "crop=4"]), flip(&["--augment", "flip"])], [Flip::Off, Flip::Random]);
+        assert_eq!(flip(&["--augment", "flip=alternate"]), Flip::Alternate);
+        assert_eq!(flip(&["--set", "data.augment.flip=alternate"]), Flip::Alternate);
     }
 
     #[test]
