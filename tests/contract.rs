@@ -2,11 +2,12 @@
 #![forbid(unsafe_code)]
 
 use leanresnet::internals::dispatch::Kernels;
-use leanresnet::internals::kernel::conv::{Ahead, ConvCall, ConvKernel};
+use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
 use leanresnet::internals::kernel::elementwise::MomentumStep;
 use leanresnet::internals::kernel::gradient::{StencilGradientCall, WeightGradientCall};
 use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source};
 use leanresnet::internals::kernel::target::Target;
+use leanresnet::internals::kernel::upcoming::Ahead;
 use leanresnet::internals::pack::{PANEL, PackedWeights};
 use leanresnet::{Isa, Stencil};
 use std::cell::Cell;

@@ -5,10 +5,11 @@ use std::ops::Range;
 
 use crate::conv::pack::PackedWeights;
 use crate::exec::tensor::Extent;
-use crate::kernel::conv::{Ahead, ConvCall, ConvKernel};
+use crate::kernel::conv::{ConvCall, ConvKernel};
 use crate::kernel::elementwise::Elementwise;
 use crate::kernel::rows::{Epilogue, Layout, Residual, Source};
 use crate::kernel::target::Target;
+use crate::kernel::upcoming::Ahead;
 
 /// Everything about a convolution but its weights: it runs on any image of one size.
 #[derive(Clone, Copy, Debug)]

@@ -5,7 +5,7 @@
 use super::edges::{Edges, Pixels, low_bits};
 use super::rows::{Epilogue, Layout, Residual, Source};
 use super::target::Target;
-use super::upcoming::Upcoming;
+use super::upcoming::Ahead;
 use crate::conv::pack::PackedWeights;
 use crate::ffi::{LEAN_FETCHES, LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs};
 use crate::portable;
@@ -59,25 +59,6 @@ pub struct ConvCall<'a> {
     /// What to fetch meanwhile.
     pub ahead: Ahead,
 }
-
-/// What to fetch into the second level of cache while a convolution computes, spread evenly over the call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ahead {
-    /// Output and residual of the pixels after those that are being computed, where they lie side by side: worth it where these tensors
-    /// come from beyond that cache.
-    pub output: bool,
-    /// What is wanted after the call.
-    pub upcoming: [Upcoming; UPCOMING],
-}
-
-/// Runs of memory that a call can fetch besides output and residual.
-pub const UPCOMING: usize = LEAN_FETCHES as usize - OWN_FETCHES;
-
-/// Output and residual.
-const OWN_FETCHES: usize = 2;
-
-/// Bytes of a cache line, as the kernels count them.
-const LINE: usize = 64;
 
 impl<'a> ConvCall<'a> {
     /// The whole output image of `height` x `width` at stride 1, all channels that are `y`'s, with nothing added and no ReLU.
@@ -223,31 +204,6 @@ fn arguments(call: &mut ConvCall<'_>) -> LeanConvArgs {
     }
 }
 
-/// Sets what the run fetches that computes `count` pixels of the call from number `done` on.
-fn set_fetches(args: &mut LeanConvArgs, call: &ConvCall<'_>, done: usize, count: usize) {
-    if call.ahead == Ahead::default() {
-        return;
-    }
-    let total = call.rows.len() * call.width;
-    if call.ahead.output {
-        let following = (total - done - count).min(count);
-        let own = [(args.y.cast_const(), args.y_step), (args.residual, args.residual_step)];
-        for (index, (first, step)) in own.into_iter().enumerate() {
-            let step = step as usize * size_of::<f32>();
-            args.fetch[index] = (first.addr() + count * step) as u64;
-            args.fetch_lines[index] = (following * step / LINE) as u64;
-        }
-        if !matches!(call.residual, Residual::Rows(_)) {
-            args.fetch_lines[1] = 0;
-        }
-    }
-    for (index, upcoming) in call.ahead.upcoming.iter().enumerate() {
-        let (first, end) = (upcoming.bytes() * done / total, upcoming.bytes() * (done + count) / total);
-        args.fetch[OWN_FETCHES + index] = upcoming.at(first);
-        args.fetch_lines[OWN_FETCHES + index] = ((end - first) / LINE) as u64;
-    }
-}
-
 /// Base addresses of output and residual.
 struct Bases {
     y: *mut f32,
@@ -318,6 +274,7 @@ fn fused(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let (width, stride) = (call.width, call.stride);
+    let (ahead, all_pixels) = (call.ahead, call.rows.len() * width);
     let mut h0 = call.rows.start;
     while h0 < call.rows.end {
         let end = if stride == 1 { run_end(call, h0) } else { h0 + 1 };
@@ -333,7 +290,7 @@ fn fused(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall
             }
             args.x[0] = neighbour(call.x, (first.0 * stride, first.1 * stride), (0, 0));
             bases.set(&mut args, first.0, first.1, count);
-            set_fetches(&mut args, call, (h0 - call.rows.start) * width + done, count);
+            ahead.set(&mut args, ((h0 - call.rows.start) * width + done, count, all_pixels));
             // SAFETY: P1 by `check`: the pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the neighbours
             // that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that they lie side by side.
             // P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself. P3 by `check`.
@@ -362,6 +319,7 @@ fn dense(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
     let bases = Bases::of(call);
     let Source { data, layout } = call.x;
     let merge = call.weights.rows == 1 && call.stride == 1;
+    let (ahead, all_pixels) = (call.ahead, call.rows.len() * call.width);
     let mut h = call.rows.start;
     while h < call.rows.end {
         let end = if merge { run_end(call, h) } else { h + 1 };
@@ -374,7 +332,7 @@ fn dense(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
                 args.x[row] = data.as_ptr().wrapping_add(at);
             }
             bases.set(&mut args, h, done, count);
-            set_fetches(&mut args, call, (h - call.rows.start) * call.width + done, count);
+            ahead.set(&mut args, ((h - call.rows.start) * call.width + done, count, all_pixels));
             // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
             // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself.
             // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.

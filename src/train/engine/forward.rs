@@ -11,9 +11,10 @@ use super::weights::{Kind, TrainedConvolution};
 use crate::conv::pack::PackedWeights;
 use crate::exec::segment::{Convolution, average_pool};
 use crate::exec::tensor::{Extent, copy_rows_inside};
-use crate::kernel::conv::{Ahead, ConvCall};
+use crate::kernel::conv::ConvCall;
 use crate::kernel::rows::{Residual, Source};
 use crate::kernel::target::Target;
+use crate::kernel::upcoming::Ahead;
 
 /// A whole image into the inside of one with a border of zeros.
 pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {

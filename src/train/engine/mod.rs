@@ -4,6 +4,7 @@ mod backward;
 mod finite;
 mod forward;
 mod graph;
+mod layout;
 mod memory;
 mod network_executor;
 mod norm;

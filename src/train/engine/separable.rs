@@ -10,8 +10,9 @@ use crate::dispatch::Kernels;
 use crate::exec::segment::Convolution;
 use crate::exec::shared::Write;
 use crate::exec::tensor::Extent;
-use crate::kernel::conv::{Ahead, ConvKernel};
+use crate::kernel::conv::ConvKernel;
 use crate::kernel::rows::Residual;
+use crate::kernel::upcoming::Ahead;
 use crate::stencil::Stencil;
 
 /// The two parts of a separable convolution and their transposes, each as weights of its own.

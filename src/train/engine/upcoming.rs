@@ -8,8 +8,7 @@ use std::ops::Range;
 
 use super::graph::{Id, Input, Op, Output};
 use super::step::Step;
-use crate::kernel::conv::UPCOMING;
-use crate::kernel::upcoming::Upcoming;
+use crate::kernel::upcoming::{UPCOMING, Upcoming};
 
 /// Bytes of an image that are worth fetching: of larger ones the beginning, so that what several operands need stays in the second level of
 /// cache together with what is in use.
@@ -135,5 +134,83 @@ fn input_tensor(input: Input) -> Option<Id> {
     match input {
         Input::Images => None,
         Input::Tensor(id) | Input::Pooled(id) | Input::Activated { raw: id, .. } => Some(id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::data::SoftLabel;
+    use crate::dispatch::Kernels;
+    use crate::isa::Isa;
+    use crate::net::{Block, Network};
+    use crate::train::Recompute;
+    use crate::train::engine::graph::Graph;
+    use crate::train::engine::memory::Memory;
+    use crate::train::engine::slots::Slots;
+    use crate::train::engine::step::{Phase, phases};
+    use crate::train::loss::StepLoss;
+
+    /// Calls `check` with a step on two images of a network with two blocks of two norms each.
+    fn on_a_step(check: impl Fn(&Step<'_>)) {
+        let kernels = Kernels::of(Isa::Portable).unwrap();
+        let block = Block::default().with_norms(2).with_relu_after_sum(true);
+        let network = Network::builder().with_input([3, 6, 5]).with_stage_of(8, 2, &block).build().unwrap();
+        let graph = Graph::new(&network, kernels).unwrap();
+        let (slots, phases) = (Slots::new(&graph, Recompute::None), phases(&graph, Recompute::None));
+        let memory = Memory::new(&graph, &slots, network.input(), 2, 1);
+        check(&Step {
+            graph: &graph,
+            slots: &slots,
+            phases: &phases,
+            memory: &memory,
+            kernels,
+            images: &[],
+            labels: &[SoftLabel::hard(0); 2],
+            label_smoothing: 0.0,
+            loss: Mutex::new(Ok(StepLoss::default())),
+            timer: None,
+        });
+    }
+
+    /// The operators of the first phase of a direction that ends the sum of a block and begins the next block.
+    fn phase_of_two(step: &Step<'_>, direction: Direction) -> Range<usize> {
+        let ops = |phase: &Phase| match (phase, direction) {
+            (Phase::Forward(ops), Direction::Forward) | (Phase::Backward(ops), Direction::Backward) => Some(ops.clone()),
+            _ => None,
+        };
+        let sums = |ops: &Range<usize>| matches!(&step.graph.ops[ops.clone()], [Op::AddNorm { .. }, Op::Convolve { .. }]);
+        step.phases.iter().filter_map(ops).find(sums).expect("a phase of a sum and a convolution")
+    }
+
+    #[test]
+    fn forward_a_convolution_fetches_what_the_sum_of_the_next_image_uses() {
+        on_a_step(|step| {
+            let ops = phase_of_two(step, Direction::Forward);
+            let Op::AddNorm { raw, x, to, .. } = step.graph.ops[ops.start] else { panic!("a sum") };
+            let of_next = |id: Id| step.memory.tensors[id].upcoming(1);
+            let expected = [of_next(raw), of_next(x), of_next(to), Upcoming::default()];
+            assert_eq!(step.upcoming(&ops, Direction::Forward, ops.start + 1, 0), expected);
+            assert_eq!(step.upcoming(&ops, Direction::Forward, ops.start + 1, 1), [Upcoming::default(); UPCOMING]);
+        });
+    }
+
+    #[test]
+    fn backward_what_the_convolution_used_is_not_fetched_again() {
+        on_a_step(|step| {
+            let ops = phase_of_two(step, Direction::Backward);
+            let Op::AddNorm { raw, .. } = step.graph.ops[ops.start] else { panic!("a sum") };
+            let Op::Convolve { input: Input::Tensor(x), output: Output::Raw { raw: next_raw, .. }, .. } =
+                step.graph.ops[ops.start + 1]
+            else {
+                panic!("the first convolution of a block")
+            };
+            let tensor = |id: Id, image| step.memory.tensors[id].upcoming(image);
+            // Of this image only the raw tensor before the sum: its output is the convolution's input, and its gradient was just written.
+            let expected = [tensor(raw, 0), tensor(next_raw, 1), step.memory.raw_gradient.upcoming(1..2), tensor(x, 1)];
+            assert_eq!(step.upcoming(&ops, Direction::Backward, ops.start + 1, 0), expected);
+        });
     }
 }

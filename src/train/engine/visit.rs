@@ -1,9 +1,8 @@
 //! One image on its way through the operators of a phase.
 #![forbid(unsafe_code)]
 
-use crate::kernel::conv::{Ahead, UPCOMING};
 use crate::kernel::gradient::GRADIENT_FETCHES;
-use crate::kernel::upcoming::Upcoming;
+use crate::kernel::upcoming::{Ahead, UPCOMING, Upcoming};
 
 /// An image at an operator, on a worker.
 #[derive(Clone, Copy, Debug)]
