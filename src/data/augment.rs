@@ -115,7 +115,7 @@ impl FromStr for Augmentation {
                 Some(("crop", value)) => augmentation.crop = value.parse().map_err(|_| invalid())?,
                 Some(("cutout", value)) => augmentation.cutout = value.parse().map_err(|_| invalid())?,
                 Some(("mixup", value)) => augmentation.mixup = value.parse().map_err(|_| invalid())?,
-                Some(("flip", value)) => augmentation.flip = Flip::parse(Some(value)).ok_or_else(invalid)?,
+                Some(("flip", value)) => augmentation.flip = Flip::parse(value).ok_or_else(invalid)?,
                 None if item == "flip" => augmentation.flip = Flip::Random,
                 _ => return Err(invalid()),
             }

@@ -38,13 +38,13 @@ impl Flip {
         }
     }
 
-    /// The word after `flip=`, or nothing for the plain `flip`.
-    pub(crate) fn parse(word: Option<&str>) -> Option<Self> {
+    /// The word after `flip=`.
+    pub(crate) fn parse(word: &str) -> Option<Self> {
         match word {
-            None | Some("true") => Some(Flip::Random),
-            Some("false") => Some(Flip::Off),
-            Some(ALTERNATE) => Some(Flip::Alternate),
-            Some(_) => None,
+            "true" => Some(Flip::Random),
+            "false" => Some(Flip::Off),
+            ALTERNATE => Some(Flip::Alternate),
+            _ => None,
         }
     }
 }

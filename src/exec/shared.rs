@@ -31,8 +31,8 @@ const LINE: usize = 64;
 const PAGE_LINES: usize = 64;
 
 /// The cache line of its page at which the next buffer begins. Large buffers come at the same place of a page each, and a pass over several
-/// uses equal offsets of them at a time: without this, addresses whose low bits are the same, which processors mistake for one another. It
-/// costs base a twentieth of a training step.
+/// uses equal offsets of them at a time: without this, addresses whose low bits are the same. That costs base a twentieth of a training step
+/// on Zen 4; which part of the processor it disturbs was not found out.
 fn first_line() -> usize {
     static BUFFERS: AtomicUsize = AtomicUsize::new(0);
     // Odd, so that 64 buffers differ; no two of a few in a row come near each other.

@@ -57,8 +57,7 @@ impl Separated {
 
     /// What lies between the parts: the stencil of x.
     pub(super) fn stencil(&self, x: &[f32], between: &mut [f32], extent: Extent) {
-        let plan = Convolution { kernel: self.depthwise, input: extent, output: extent, stride: 1, relu: false };
-        plan.image(&self.spatial, x, between, Residual::None, Ahead::default());
+        plan(self.depthwise, extent, false).image(&self.spatial, x, between, Residual::None, Ahead::default());
     }
 
     /// y = (residual +) matrix times what lies between.
@@ -71,14 +70,12 @@ impl Separated {
         relu: bool,
         ahead: Ahead,
     ) {
-        let plan = Convolution { kernel: self.dense, input: extent, output: extent, stride: 1, relu };
-        plan.image(&self.pointwise, between, y, residual, ahead);
+        plan(self.dense, extent, relu).image(&self.pointwise, between, y, residual, ahead);
     }
 
     /// The transposed matrix times the gradient of y.
     fn matrix_transposed(&self, gradient: &[f32], between: &mut [f32], extent: Extent) {
-        let plan = Convolution { kernel: self.dense, input: extent, output: extent, stride: 1, relu: false };
-        plan.image(&self.pointwise_transposed, gradient, between, Residual::None, Ahead::default());
+        plan(self.dense, extent, false).image(&self.pointwise_transposed, gradient, between, Residual::None, Ahead::default());
     }
 
     /// The gradient of x (plus a residual) from that of what lies between.
@@ -90,9 +87,13 @@ impl Separated {
         residual: Residual<'_>,
         ahead: Ahead,
     ) {
-        let plan = Convolution { kernel: self.depthwise, input: extent, output: extent, stride: 1, relu: false };
-        plan.image(&self.spatial_transposed, between, y, residual, ahead);
+        plan(self.depthwise, extent, false).image(&self.spatial_transposed, between, y, residual, ahead);
     }
+}
+
+/// A convolution from images to images of the same size.
+fn plan(kernel: ConvKernel, extent: Extent, relu: bool) -> Convolution {
+    Convolution { kernel, input: extent, output: extent, stride: 1, relu }
 }
 
 impl Step<'_> {
