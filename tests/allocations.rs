@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use leanresnet::train::{Executor, NetworkExecutor, TrainConfig, Update};
+use leanresnet::train::{Executor, NetworkExecutor, OptimizerConfig, TrainConfig, Update};
 use leanresnet::{Images, Isa, Pool, Session};
 use networks::{Case, cases};
 
@@ -158,8 +158,8 @@ fn a_session_on_two_threads_allocates_what_the_pools_queue_takes_only() {
 }
 
 /// Allocations of this thread and of the workers in each of some steps.
-fn steps(case: &Case, pool: Pool, count: usize) -> Vec<(u64, u64)> {
-    let config = TrainConfig::default().with_ema(0.9).with_label_smoothing(case.smoothing);
+fn steps(case: &Case, optimizer: OptimizerConfig, pool: Pool, count: usize) -> Vec<(u64, u64)> {
+    let config = TrainConfig::default().with_ema(0.9).with_label_smoothing(case.smoothing).with_optimizer(optimizer);
     let mut executor = NetworkExecutor::new(&case.network, &config, pool, Isa::active().unwrap()).unwrap();
     executor.set_model(&case.model()).unwrap();
     let (images, labels) = (case.images(case.batch), case.labels(case.batch));
@@ -178,9 +178,11 @@ fn steps(case: &Case, pool: Pool, count: usize) -> Vec<(u64, u64)> {
 fn training_allocates_at_its_first_step_only() {
     let _alone = alone();
     for case in cases() {
-        let counts = steps(&case, Pool::inline(), 4);
-        assert!(counts[0].0 > 0);
-        assert!(counts[1..].iter().all(|(here, _)| *here == 0), "{}: {counts:?}", case.name);
+        for optimizer in [OptimizerConfig::sgd(), OptimizerConfig::muon()] {
+            let counts = steps(&case, optimizer, Pool::inline(), 4);
+            assert!(counts[0].0 > 0);
+            assert!(counts[1..].iter().all(|(here, _)| *here == 0), "{}: {counts:?}", case.name);
+        }
     }
 }
 
@@ -189,11 +191,13 @@ fn training_on_two_threads_allocates_what_the_pools_queue_takes_only() {
     let _alone = alone();
     let pool = two_threads();
     for case in cases().into_iter().step_by(5) {
-        let counts = &steps(&case, pool.clone(), 60)[20..];
-        // A step enters the pool twice: for the passes and for the update.
-        let here: u64 = counts.iter().map(|(here, _)| here).sum();
-        assert!(here <= of_entries(2 * 40), "{}: {counts:?}", case.name);
-        assert!(counts.iter().all(|(_, elsewhere)| *elsewhere == 0), "{}: {counts:?}", case.name);
+        for optimizer in [OptimizerConfig::sgd(), OptimizerConfig::muon()] {
+            let counts = &steps(&case, optimizer, pool.clone(), 60)[20..];
+            // A step enters the pool twice: for the passes and for the update.
+            let here: u64 = counts.iter().map(|(here, _)| here).sum();
+            assert!(here <= of_entries(2 * 40), "{}: {counts:?}", case.name);
+            assert!(counts.iter().all(|(_, elsewhere)| *elsewhere == 0), "{}: {counts:?}", case.name);
+        }
     }
 }
 
@@ -220,7 +224,7 @@ fn an_inline_pool_starts_no_thread() {
     let case = &cases()[0];
     for pool in [Pool::inline(), Pool::new(1).unwrap()] {
         session(case, pool.clone(), 4).run(images(case, &case.images(4), 4)).unwrap();
-        steps(case, pool, 1);
+        steps(case, OptimizerConfig::sgd(), pool, 1);
     }
     std::thread::sleep(PATIENCE);
     assert_eq!(pool_threads(&before), 0, "threads were started");

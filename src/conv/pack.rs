@@ -26,7 +26,7 @@ pub fn panels(channels: usize) -> usize {
 }
 
 /// Writes per-channel values (`rows` of `channels` each) as [panel][row][32]; also the layout of a matrix with `rows` inputs.
-fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, to: &mut [f32]) {
+pub(crate) fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, to: &mut [f32]) {
     for panel in 0..panels(channels) {
         for row in 0..rows {
             let at = (panel * rows + row) * PANEL;

@@ -36,6 +36,23 @@ pub enum OptimizerConfig {
         /// Decoupled weight decay, at least 0. Default 0.01.
         weight_decay: f64,
     },
+    /// Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>) for the matrices of all convolutions but the stem: a step is
+    /// the momentum with its singular values brought near 1, by five Newton-Schulz iterations. With gradient g of a matrix
+    /// \[outputs, inputs\]: `m = momentum * m + g; u = orthogonal(nesterov ? g + momentum * m : m);`
+    /// `w = w * (1 - r * matrix_weight_decay) - r * sqrt(max(1, outputs / inputs)) * u`, where r is `lr * matrix_rate`; PyTorch's
+    /// `torch.optim.Muon`, in f32. Everything else (stem, stencils, norms, head) is trained as by [`OptimizerConfig::Sgd`].
+    Muon {
+        /// Decay of the momentum, in [0, 1). Default 0.9.
+        momentum: f64,
+        /// Nesterov's look-ahead. Default true.
+        nesterov: bool,
+        /// L2 penalty of everything else, at least 0. Default 5e-4.
+        weight_decay: f64,
+        /// Learning rate of the matrices by that of everything else, above 0. Default 0.2.
+        matrix_rate: f64,
+        /// Decoupled weight decay of the matrices, at least 0. Default 0.05.
+        matrix_weight_decay: f64,
+    },
 }
 
 /// The keys of all rules: a table without `name` is that of the default rule.
@@ -50,6 +67,8 @@ struct OptimizerTable {
     beta1: Option<f64>,
     beta2: Option<f64>,
     epsilon: Option<f64>,
+    matrix_rate: Option<f64>,
+    matrix_weight_decay: Option<f64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -58,35 +77,41 @@ enum RuleName {
     #[default]
     Sgd,
     AdamW,
+    Muon,
 }
 
 impl TryFrom<OptimizerTable> for OptimizerConfig {
     type Error = String;
 
     fn try_from(table: OptimizerTable) -> std::result::Result<Self, String> {
+        let has_momentum = table.momentum.is_some() || table.nesterov.is_some();
+        let has_beta = table.beta1.is_some() || table.beta2.is_some() || table.epsilon.is_some();
+        let has_matrix = table.matrix_rate.is_some() || table.matrix_weight_decay.is_some();
+        let (momentum, nesterov) = (table.momentum.unwrap_or(0.9), table.nesterov.unwrap_or(true));
         match table.name {
-            RuleName::Sgd => {
-                let foreign = [table.beta1, table.beta2, table.epsilon];
-                if foreign.iter().any(Option::is_some) {
-                    return Err("optimizer `sgd` has the keys momentum, nesterov, weight_decay".into());
-                }
-                Ok(Self::Sgd {
-                    momentum: table.momentum.unwrap_or(0.9),
-                    nesterov: table.nesterov.unwrap_or(true),
-                    weight_decay: table.weight_decay.unwrap_or(5e-4),
-                })
+            RuleName::Sgd if has_beta || has_matrix => {
+                Err("optimizer `sgd` has the keys momentum, nesterov, weight_decay".into())
             }
-            RuleName::AdamW => {
-                if table.momentum.is_some() || table.nesterov.is_some() {
-                    return Err("optimizer `adamw` has the keys beta1, beta2, epsilon, weight_decay".into());
-                }
-                Ok(Self::AdamW {
-                    beta1: table.beta1.unwrap_or(0.9),
-                    beta2: table.beta2.unwrap_or(0.999),
-                    epsilon: table.epsilon.unwrap_or(1e-8),
-                    weight_decay: table.weight_decay.unwrap_or(0.01),
-                })
+            RuleName::Sgd => Ok(Self::Sgd { momentum, nesterov, weight_decay: table.weight_decay.unwrap_or(5e-4) }),
+            RuleName::AdamW if has_momentum || has_matrix => {
+                Err("optimizer `adamw` has the keys beta1, beta2, epsilon, weight_decay".into())
             }
+            RuleName::AdamW => Ok(Self::AdamW {
+                beta1: table.beta1.unwrap_or(0.9),
+                beta2: table.beta2.unwrap_or(0.999),
+                epsilon: table.epsilon.unwrap_or(1e-8),
+                weight_decay: table.weight_decay.unwrap_or(0.01),
+            }),
+            RuleName::Muon if has_beta => {
+                Err("optimizer `muon` has the keys momentum, nesterov, weight_decay, matrix_rate, matrix_weight_decay".into())
+            }
+            RuleName::Muon => Ok(Self::Muon {
+                momentum,
+                nesterov,
+                weight_decay: table.weight_decay.unwrap_or(5e-4),
+                matrix_rate: table.matrix_rate.unwrap_or(0.2),
+                matrix_weight_decay: table.matrix_weight_decay.unwrap_or(0.05),
+            }),
         }
     }
 }
@@ -108,11 +133,18 @@ impl OptimizerConfig {
         Self::AdamW { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01 }
     }
 
-    /// The same rule with another weight decay.
+    /// Muon with its default values.
+    pub fn muon() -> Self {
+        Self::Muon { momentum: 0.9, nesterov: true, weight_decay: 5e-4, matrix_rate: 0.2, matrix_weight_decay: 0.05 }
+    }
+
+    /// The same rule with another weight decay (of Muon: of all but the matrices).
     #[must_use]
     pub fn with_weight_decay(mut self, decay: f64) -> Self {
         match &mut self {
-            Self::Sgd { weight_decay, .. } | Self::AdamW { weight_decay, .. } => *weight_decay = decay,
+            Self::Sgd { weight_decay, .. } | Self::AdamW { weight_decay, .. } | Self::Muon { weight_decay, .. } => {
+                *weight_decay = decay;
+            }
         }
         self
     }
@@ -124,29 +156,45 @@ impl OptimizerConfig {
     pub fn validate(&self) -> Result<()> {
         match *self {
             Self::Sgd { momentum, nesterov, weight_decay } => {
-                require_fraction("train.optimizer.momentum", momentum)?;
-                if nesterov && momentum == 0.0 {
-                    return Err(Error::invalid("train.optimizer.nesterov", "false where momentum is 0", true));
-                }
-                require_weight_decay(weight_decay)
+                require_momentum(momentum, nesterov)?;
+                require_not_negative("train.optimizer.weight_decay", weight_decay)
             }
             Self::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 require_fraction("train.optimizer.beta1", beta1)?;
                 require_fraction("train.optimizer.beta2", beta2)?;
-                if !(epsilon.is_finite() && epsilon > 0.0) {
-                    return Err(Error::invalid("train.optimizer.epsilon", "a finite number above 0", epsilon));
-                }
-                require_weight_decay(weight_decay)
+                require_positive("train.optimizer.epsilon", epsilon)?;
+                require_not_negative("train.optimizer.weight_decay", weight_decay)
+            }
+            Self::Muon { momentum, nesterov, weight_decay, matrix_rate, matrix_weight_decay } => {
+                require_momentum(momentum, nesterov)?;
+                require_not_negative("train.optimizer.weight_decay", weight_decay)?;
+                require_positive("train.optimizer.matrix_rate", matrix_rate)?;
+                require_not_negative("train.optimizer.matrix_weight_decay", matrix_weight_decay)
             }
         }
     }
 }
 
-fn require_weight_decay(value: f64) -> Result<()> {
+fn require_momentum(momentum: f64, nesterov: bool) -> Result<()> {
+    require_fraction("train.optimizer.momentum", momentum)?;
+    if nesterov && momentum == 0.0 {
+        return Err(Error::invalid("train.optimizer.nesterov", "false where momentum is 0", true));
+    }
+    Ok(())
+}
+
+fn require_positive(key: &'static str, value: f64) -> Result<()> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err(Error::invalid(key, "a finite number above 0", value))
+}
+
+fn require_not_negative(key: &'static str, value: f64) -> Result<()> {
     if value.is_finite() && value >= 0.0 {
         return Ok(());
     }
-    Err(Error::invalid("train.optimizer.weight_decay", "a finite number of at least 0", value))
+    Err(Error::invalid(key, "a finite number of at least 0", value))
 }
 
 /// The factor that brings a gradient of Euclidean norm `norm` down to `clip_norm`; 1 where it is short enough or `clip_norm` is 0.
@@ -191,6 +239,35 @@ mod tests {
         assert_eq!(adamw, OptimizerConfig::AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.01 });
         let text = toml::to_string(&adamw).unwrap();
         assert_eq!(toml::from_str::<OptimizerConfig>(&text).unwrap(), adamw);
+    }
+
+    #[test]
+    fn a_table_of_muon() {
+        let muon: OptimizerConfig = toml::from_str("name = \"muon\"\nmatrix_rate = 0.1").unwrap();
+        let OptimizerConfig::Muon { momentum, nesterov, weight_decay, .. } = OptimizerConfig::muon() else { panic!() };
+        let expected = OptimizerConfig::Muon { momentum, nesterov, weight_decay, matrix_rate: 0.1, matrix_weight_decay: 0.05 };
+        assert_eq!(muon, expected);
+        assert_eq!(toml::from_str::<OptimizerConfig>(&toml::to_string(&muon).unwrap()).unwrap(), muon);
+        for foreign in ["name = \"muon\"\nbeta1 = 0.9", "matrix_rate = 0.1", "name = \"adamw\"\nmatrix_weight_decay = 0.0"] {
+            assert!(toml::from_str::<OptimizerConfig>(foreign).is_err(), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_muon_are_checked() {
+        let muon = |text: &str| toml::from_str::<OptimizerConfig>(&format!("name = \"muon\"\n{text}")).unwrap().validate();
+        muon("matrix_weight_decay = 0.0").unwrap();
+        for (text, key) in [
+            ("matrix_rate = 0.0", "matrix_rate"),
+            ("matrix_rate = inf", "matrix_rate"),
+            ("matrix_weight_decay = -1.0", "matrix_weight_decay"),
+            ("weight_decay = nan", "weight_decay"),
+            ("momentum = 1.0", "momentum"),
+            ("momentum = 0.0", "nesterov"),
+        ] {
+            let error = muon(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("train.optimizer.{key};")), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ fn images() -> InMemory {
     InMemory::new([3, 6, 5], ["a", "b", "c"].map(String::from).to_vec(), pixels.collect(), labels.clone()).unwrap()
 }
 
-fn config(form: BlockForm) -> RunConfig {
+fn config(form: BlockForm, optimizer: OptimizerConfig) -> RunConfig {
     let block = Block::default().with_form(form).with_norms(2).with_scale(0.5);
     let network = Network::builder().with_input([3, 6, 5]).with_classes(3).with_block(&block);
     let augment = Augmentation::default().with_crop(1).with_flip(true).with_mixup(0.2);
@@ -36,7 +36,7 @@ fn config(form: BlockForm) -> RunConfig {
         .with_ema(0.9)
         .with_clip_norm(0.5)
         .with_label_smoothing(0.1)
-        .with_optimizer(if form == BlockForm::Residual { OptimizerConfig::sgd() } else { OptimizerConfig::adamw() })
+        .with_optimizer(optimizer)
         .with_schedule(ScheduleConfig::Cosine { lr: 0.05, warmup_epochs: 1.0 });
     let network = network.with_stage(8, 1).with_stage(12, 1).build().unwrap();
     RunConfig::new(network).with_data(DataConfig::default().with_augment(augment)).with_train(train)
@@ -79,13 +79,16 @@ fn stop_and_save(config: &RunConfig, steps: u64, folder: &Path) {
 
 #[test]
 fn a_resumed_run_has_the_bits_of_one_that_never_stopped() {
-    for form in [BlockForm::Residual, BlockForm::Symmetric] {
-        let config = config(form);
+    let adam = [StateKind::AdamMean, StateKind::AdamSquare];
+    for (form, optimizer, moments) in [
+        (BlockForm::Residual, OptimizerConfig::sgd(), &[StateKind::Momentum][..]),
+        (BlockForm::Symmetric, OptimizerConfig::adamw(), &adam),
+        (BlockForm::Residual, OptimizerConfig::muon(), &[StateKind::Momentum]),
+    ] {
+        let config = config(form, optimizer);
         let mut whole = trainer(&config, 1, equal_tiers()[0]);
         whole.fit(&images(), Some(&images()), &mut Silent).unwrap();
         let expected = state(&whole);
-        let sgd = form == BlockForm::Residual;
-        let moments = if sgd { vec![StateKind::Momentum] } else { vec![StateKind::AdamMean, StateKind::AdamSquare] };
         for kind in StateKind::ALL {
             let is_kept = moments.contains(&kind) || [StateKind::Model, StateKind::Ema].contains(&kind);
             assert_eq!(expected.iter().any(|(other, ..)| *other == kind), is_kept, "{kind:?}");
@@ -107,7 +110,7 @@ fn a_resumed_run_has_the_bits_of_one_that_never_stopped() {
 
 #[test]
 fn evaluation_uses_the_average_and_changes_nothing() {
-    let config = config(BlockForm::Residual);
+    let config = config(BlockForm::Residual, OptimizerConfig::sgd());
     let mut trainer = trainer(&config, 2, Isa::active().unwrap());
     trainer.fit(&images(), None, &mut Silent).unwrap();
     let before = state(&trainer);

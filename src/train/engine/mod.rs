@@ -6,6 +6,7 @@ mod forward;
 mod graph;
 mod layout;
 mod memory;
+mod muon;
 mod network_executor;
 mod norm;
 mod rule;

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::graph::Graph;
 use super::memory::Memory;
+use super::muon::{MuonStep, Workspaces};
 use super::norm::{TrainedNorm, Values};
 use super::rule::Rule;
 use super::slots::Slots;
@@ -31,6 +32,8 @@ pub struct NetworkExecutor {
     slots: Slots,
     phases: Vec<Phase>,
     memory: Option<Memory>,
+    /// Of Muon's matrices; none for other rules.
+    workspaces: Option<Workspaces>,
     /// Images that `memory` holds.
     capacity: usize,
     /// Images of the last batch.
@@ -68,6 +71,7 @@ impl NetworkExecutor {
             slots: Slots::new(&graph, config.recompute),
             graph,
             memory: None,
+            workspaces: None,
             capacity: 0,
             images: 0,
             workers: 0,
@@ -159,6 +163,10 @@ impl NetworkExecutor {
     /// Makes room for a batch. Memory grows to the largest batch seen and stays.
     fn prepare(&mut self, images: usize) {
         let workers = self.pool.threads();
+        if workers > self.workers && matches!(self.optimizer, OptimizerConfig::Muon { .. }) {
+            let hidden = self.graph.convolutions.iter().filter(|conv| conv.is_hidden());
+            self.workspaces = Some(Workspaces::new(hidden.map(TrainedConvolution::matrix_shape), workers));
+        }
         if images > self.capacity || workers > self.workers || self.memory.is_none() {
             self.capacity = images.max(self.capacity);
             self.workers = workers;
@@ -239,11 +247,13 @@ impl Executor for NetworkExecutor {
     fn update(&mut self, update: &Update) -> Result<()> {
         let start = Instant::now();
         let rule = Rule::new(&self.optimizer, update);
+        let muon = MuonStep::new(&self.optimizer, update);
+        let muon = muon.as_ref().zip(self.workspaces.as_ref());
         let (kernels, decay) = (self.kernels, update.average_decay.filter(|_| self.keeps_average));
         let (convolutions, norms) = (&mut self.graph.convolutions, &mut self.graph.norms);
         // Tensors are independent, so the order does not matter.
         self.pool.try_for_each(&mut convolutions[..], |conv| {
-            conv.update(kernels, &rule, decay);
+            conv.update(kernels, &rule, muon, decay);
             Ok(())
         })?;
         for norm in norms {

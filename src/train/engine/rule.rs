@@ -26,6 +26,11 @@ impl Moments {
         size_of::<f32>() * (self.first.len() + self.second.len())
     }
 
+    /// The velocity of stochastic gradient descent.
+    pub(crate) fn velocity(&mut self) -> &mut [f32] {
+        &mut self.first
+    }
+
     /// The numbers of a kind of state; `None` if the rule has none of this kind.
     pub(crate) fn of(&self, kind: StateKind) -> Option<&[f32]> {
         match kind {
@@ -44,7 +49,7 @@ impl Moments {
     }
 }
 
-/// One step of the optimiser: the numbers that are the same for all values.
+/// One step of the optimiser, value by value: the numbers that are the same for all. Muon's matrices have one of their own.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Rule {
     Momentum(MomentumStep),
@@ -70,7 +75,8 @@ impl Rule {
     pub(crate) fn new(optimizer: &OptimizerConfig, update: &Update) -> Self {
         let (learning_rate, gradient_factor) = (update.learning_rate, update.gradient_scale);
         match *optimizer {
-            OptimizerConfig::Sgd { momentum, nesterov, weight_decay } => Rule::Momentum(MomentumStep {
+            OptimizerConfig::Sgd { momentum, nesterov, weight_decay }
+            | OptimizerConfig::Muon { momentum, nesterov, weight_decay, .. } => Rule::Momentum(MomentumStep {
                 learning_rate,
                 momentum: momentum as f32,
                 weight_decay: weight_decay as f32,

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 use super::layout::{transpose_lean, transpose_phase};
+use super::muon::{MuonStep, Workspaces};
 use super::rule::{Moments, Rule};
 use super::separable::Separated;
 use crate::conv::pack::{PackedWeights, phase_first, phase_taps};
@@ -224,10 +225,28 @@ impl TrainedConvolution {
         if self.kind.is_shift() { self.values.row_length } else { self.values.products() }
     }
 
-    /// One step of the optimiser on all values that are trained; biases have no weight decay.
-    pub(crate) fn update(&mut self, kernels: &Kernels, rule: &Rule, average_decay: Option<f32>) {
+    /// True for all but the first and the last layer.
+    pub(crate) fn is_hidden(&self) -> bool {
+        !["stem.conv", "head"].contains(&self.name.as_str())
+    }
+
+    /// Rows and columns of the packed matrix: what an output reads, and the outputs.
+    pub(crate) fn matrix_shape(&self) -> (usize, usize) {
+        (self.values.rows * self.values.row_length, self.values.channels)
+    }
+
+    /// One step of the optimiser on all values that are trained; biases have no weight decay. `muon` is for the matrix.
+    pub(crate) fn update(
+        &mut self,
+        kernels: &Kernels,
+        rule: &Rule,
+        muon: Option<(&MuonStep, &Workspaces)>,
+        average_decay: Option<f32>,
+    ) {
         let gradient = self.gradient.read(0..1);
         let (matrix, stencil) = (self.values.matrix.len(), self.values.stencil.len());
+        let outputs = self.outputs();
+        let muon = muon.filter(|_| self.is_hidden());
         let without_decay = rule.without_decay();
         let parts = [
             (&mut self.values.matrix, 0, rule),
@@ -237,7 +256,11 @@ impl TrainedConvolution {
         for (index, (values, start, rule)) in parts.into_iter().enumerate() {
             let range = start..start + values.len();
             let is_trained = [true, !self.kind.is_shift(), self.has_bias][index];
-            if is_trained {
+            if let Some((step, workspaces)) = muon.filter(|_| index == 0) {
+                let momentum = &mut self.moments.velocity()[range.clone()];
+                let matrix = (&gradient[range.clone()], &mut values[..], momentum);
+                workspaces.with(|workspace| step.apply(kernels, matrix, outputs, workspace));
+            } else if is_trained {
                 rule.apply(kernels, &gradient[range.clone()], values, &mut self.moments, start);
             }
             if let Some(decay) = average_decay {

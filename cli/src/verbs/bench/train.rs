@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use leanresnet::data::SoftLabel;
-use leanresnet::train::{Executor, NetworkExecutor, Update};
+use leanresnet::train::{Executor, NetworkExecutor, RunConfig, Update};
 use leanresnet::{Network, TrainConfig};
 
 use super::cell::{Cell, Setting, Subject, settings};
@@ -20,14 +20,14 @@ const PASSES: u64 = 3;
 /// Low, so that weights stay finite however long the measurement takes.
 const LEARNING_RATE: f32 = 1e-6;
 
-/// All combinations.
+/// All combinations, with the optimiser of the configuration.
 pub fn cells(context: &Context<'_>, options: &TrainOptions) -> Result<Vec<Cell>, Failure> {
     let TrainOptions { network: NetworkOptions { network: source, measure }, recompute, layers } = options;
-    let network = source.network()?;
+    let RunConfig { network, train: TrainConfig { optimizer, .. }, .. } = source.configuration()?.run_config()?;
     let mut cells = Vec::new();
     for setting in settings(context, measure, &[128])? {
         for &recompute in recompute {
-            let config = TrainConfig::default().with_recompute(recompute);
+            let config = TrainConfig::default().with_recompute(recompute).with_optimizer(optimizer.clone());
             let Setting { batch, ref pool, isa, .. } = setting;
             let bytes = NetworkExecutor::training_bytes(&network, batch, pool.threads(), recompute)?;
             let subject = Subject {

@@ -39,7 +39,7 @@ pub struct Settings {
     #[arg(long, value_name = "RATE")]
     lr: Option<f64>,
     /// The rule of updates [default: sgd]
-    #[arg(long, value_name = "NAME", value_parser = ["sgd", "adamw"])]
+    #[arg(long, value_name = "NAME", value_parser = ["sgd", "adamw", "muon"])]
     optimizer: Option<String>,
     /// The learning rate over time [default: cosine]
     #[arg(long, value_name = "NAME", value_parser = ["cosine", "constant", "multistep", "one-cycle"])]
