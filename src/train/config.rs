@@ -31,9 +31,6 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Decides the initial weights, the order of the images and their augmentation; below 2^63. Default 1.
     pub seed: u64,
-    /// Whether the stem starts with filters that whiten the training images' patches ([`Trainer::whiten_stem`](super::Trainer::whiten_stem))
-    /// instead of random ones. Default false.
-    pub whiten_stem: bool,
     /// Number format of weights and activations. Default `f32`.
     pub dtype: Dtype,
     /// Which activations are computed again in the backward pass instead of being kept. Default none.
@@ -81,7 +78,6 @@ impl Default for TrainConfig {
             epochs: 15,
             batch: 128,
             seed: 1,
-            whiten_stem: false,
             dtype: Dtype::default(),
             recompute: Recompute::default(),
             label_smoothing: 0.0,
@@ -112,13 +108,6 @@ impl TrainConfig {
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
         self.seed = seed;
-        self
-    }
-
-    /// Sets whether the stem starts with filters that whiten the training images' patches.
-    #[must_use]
-    pub fn with_whiten_stem(mut self, whiten_stem: bool) -> Self {
-        self.whiten_stem = whiten_stem;
         self
     }
 

@@ -56,9 +56,6 @@ impl Trainer {
         self.accept_datasets(train, validation)?;
         let events = self.begin_files()?;
         let preprocess = self.preprocess_for(train)?;
-        if self.config.train.whiten_stem && self.progress.step == 0 && !self.resumed {
-            self.whiten_stem(train)?;
-        }
         let loader = BatchLoader::new(train, &preprocess, self.config.data.augment, self.config.train.seed)?;
         let loader = loader.with_pool(self.executor.pool());
         let now = Instant::now();
@@ -102,7 +99,7 @@ impl Trainer {
     }
 
     /// The preprocessing in use, chosen now if it was not before.
-    pub(super) fn preprocess_for(&mut self, train: &dyn Dataset) -> Result<Preprocess> {
+    fn preprocess_for(&mut self, train: &dyn Dataset) -> Result<Preprocess> {
         if let Some(preprocess) = &self.preprocess {
             return Ok(preprocess.clone());
         }

@@ -26,7 +26,6 @@ mod run_config;
 mod schedule;
 mod tensorboard;
 mod trainer;
-mod whiten;
 
 pub use config::{Dtype, Recompute, TrainConfig};
 pub use engine::NetworkExecutor;
