@@ -73,7 +73,8 @@ pub struct ParameterSpec {
     pub shape: Vec<usize>,
     /// What it is for.
     pub role: ParameterRole,
-    /// For weights, the number of products that the layer sums into one output value; 0 for the others.
+    /// For weights, the number of products that are summed into one output value; for the two parts of a lean convolution, which are summed,
+    /// twice that of the part. 0 for the others.
     pub fan_in: usize,
 }
 
@@ -120,8 +121,8 @@ pub(crate) fn block_convolution(layer: &str, block: &Block, index: usize, width:
     let (role, spatial_fan_in, pointwise_fan_in) = match block.operator {
         Operator::Separable => (ParameterRole::DepthwiseWeight { stencil }, taps, width),
         Operator::Shift => (ParameterRole::ShiftWeight, 1, width),
-        // Both parts read the same input and are summed.
-        Operator::Lean | Operator::Dense => (ParameterRole::SpatialWeight { stencil }, width + taps, width + taps),
+        // Both parts read the same input and are summed: each brings half of the output's variance.
+        Operator::Lean | Operator::Dense => (ParameterRole::SpatialWeight { stencil }, 2 * taps, 2 * width),
     };
     let mut parameters = vec![
         spec(layer, "spatial.weight", &shape, role, spatial_fan_in),
@@ -254,12 +255,12 @@ mod tests {
     }
 
     #[test]
-    fn fan_in_counts_both_parts_of_a_lean_convolution() {
+    fn parts_of_a_lean_convolution_share_the_variance() {
         let all = parameters(&Network::preset("small").unwrap());
         let fan_in = |name: &str| all.iter().find(|parameter| parameter.name == name).unwrap().fan_in;
         assert_eq!(fan_in("stem.conv.weight"), 27);
-        assert_eq!(fan_in("stages.1.0.conv1.spatial.weight"), 64 + 5);
-        assert_eq!(fan_in("stages.1.0.conv1.pointwise.weight"), 64 + 5);
+        assert_eq!(fan_in("stages.1.0.conv1.spatial.weight"), 2 * 5);
+        assert_eq!(fan_in("stages.1.0.conv1.pointwise.weight"), 2 * 64);
         assert_eq!(fan_in("connections.0.conv.weight"), 32);
         assert_eq!(fan_in("head.weight"), 128);
     }
