@@ -38,7 +38,7 @@ pub enum OptimizerConfig {
     },
     /// Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>) for the matrices of all convolutions but the stem: a step is
     /// the momentum with its singular values brought near 1, by five Newton-Schulz iterations. With gradient g of a matrix
-    /// \[outputs, inputs\]: `m = momentum * m + g; u = orthogonal(nesterov ? g + momentum * m : m);`
+    /// of shape outputs x inputs: `m = momentum * m + g; u = orthogonal(nesterov ? g + momentum * m : m);`
     /// `w = w * (1 - r * matrix_weight_decay) - r * sqrt(max(1, outputs / inputs)) * u`, where r is `lr * matrix_rate`; PyTorch's
     /// `torch.optim.Muon`, in f32. Everything else (stem, stencils, norms, head) is trained as by [`OptimizerConfig::Sgd`].
     Muon {
