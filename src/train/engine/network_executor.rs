@@ -65,13 +65,17 @@ impl NetworkExecutor {
         }
         let kernels = Kernels::of(isa)?;
         let graph = Graph::new(network, kernels)?;
+        let workspaces = matches!(config.optimizer, OptimizerConfig::Muon { .. }).then(|| {
+            let hidden = graph.convolutions.iter().filter(|conv| conv.is_hidden());
+            Workspaces::new(hidden.map(TrainedConvolution::matrix_shape), pool.threads())
+        });
         let mut executor = NetworkExecutor {
             network: network.clone(),
             phases: phases(&graph, config.recompute),
             slots: Slots::new(&graph, config.recompute),
             graph,
             memory: None,
-            workspaces: None,
+            workspaces,
             capacity: 0,
             images: 0,
             workers: 0,
@@ -163,10 +167,6 @@ impl NetworkExecutor {
     /// Makes room for a batch. Memory grows to the largest batch seen and stays.
     fn prepare(&mut self, images: usize) {
         let workers = self.pool.threads();
-        if workers > self.workers && matches!(self.optimizer, OptimizerConfig::Muon { .. }) {
-            let hidden = self.graph.convolutions.iter().filter(|conv| conv.is_hidden());
-            self.workspaces = Some(Workspaces::new(hidden.map(TrainedConvolution::matrix_shape), workers));
-        }
         if images > self.capacity || workers > self.workers || self.memory.is_none() {
             self.capacity = images.max(self.capacity);
             self.workers = workers;

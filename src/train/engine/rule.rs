@@ -26,11 +26,6 @@ impl Moments {
         size_of::<f32>() * (self.first.len() + self.second.len())
     }
 
-    /// The velocity of stochastic gradient descent.
-    pub(crate) fn velocity(&mut self) -> &mut [f32] {
-        &mut self.first
-    }
-
     /// The numbers of a kind of state; `None` if the rule has none of this kind.
     pub(crate) fn of(&self, kind: StateKind) -> Option<&[f32]> {
         match kind {
@@ -119,10 +114,14 @@ impl Rule {
 /// Numbers of a smaller magnitude become 0, so that no subnormal ever slows a later step.
 const SMALLEST: f32 = 1e-30;
 
+/// The number, or 0 if it is too small to matter.
+pub(super) fn flush(value: f32) -> f32 {
+    if value.abs() < SMALLEST { 0.0 } else { value }
+}
+
 impl AdamStep {
     /// Products and sums are rounded one by one, so that every machine gets the same bits. Bound by memory.
     fn apply(&self, gradient: &[f32], values: &mut [f32], means: &mut [f32], squares: &mut [f32]) {
-        let flush = |value: f32| if value.abs() < SMALLEST { 0.0 } else { value };
         for (((gradient, value), mean), square) in gradient.iter().zip(values).zip(means).zip(squares) {
             let gradient = gradient * self.gradient_factor;
             *mean = flush(*mean + (1.0 - self.beta1) * (gradient - *mean));

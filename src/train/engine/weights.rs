@@ -14,7 +14,7 @@ use crate::exec::shared::SharedBuffer;
 use crate::kernel::conv::ConvKernel;
 use crate::kernel::gradient::StencilGradientKernel;
 use crate::stencil::Stencil;
-use crate::train::{OptimizerConfig, update_average};
+use crate::train::{OptimizerConfig, StateKind, update_average};
 
 /// What a convolution is, apart from its weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -245,7 +245,7 @@ impl TrainedConvolution {
     ) {
         let gradient = self.gradient.read(0..1);
         let (matrix, stencil) = (self.values.matrix.len(), self.values.stencil.len());
-        let outputs = self.outputs();
+        let shape = self.matrix_shape();
         let muon = muon.filter(|_| self.is_hidden());
         let without_decay = rule.without_decay();
         let parts = [
@@ -256,10 +256,11 @@ impl TrainedConvolution {
         for (index, (values, start, rule)) in parts.into_iter().enumerate() {
             let range = start..start + values.len();
             let is_trained = [true, !self.kind.is_shift(), self.has_bias][index];
-            if let Some((step, workspaces)) = muon.filter(|_| index == 0) {
-                let momentum = &mut self.moments.velocity()[range.clone()];
-                let matrix = (&gradient[range.clone()], &mut values[..], momentum);
-                workspaces.with(|workspace| step.apply(kernels, matrix, outputs, workspace));
+            if let Some((step, workspaces)) = muon.filter(|_| index == 0)
+                && let Some(momentum) = self.moments.of_mut(StateKind::Momentum)
+            {
+                let matrix = (&gradient[range.clone()], &mut values[..], &mut momentum[range.clone()]);
+                workspaces.with(|workspace| step.apply(kernels, matrix, shape, workspace));
             } else if is_trained {
                 rule.apply(kernels, &gradient[range.clone()], values, &mut self.moments, start);
             }
