@@ -1,41 +1,11 @@
-//! Weights in the layout that the kernels read ("panel32", contract P3 of `kernels/include/lean_abi.h`).
-//!
-//! Output channels are cut into panels of 32, the last one padded with zeros. Inside a panel, one row of 32 values per input:
-//! a kernel walks down a panel and loads whole vectors. The layout says nothing about lanes, so every instruction set reads it.
+//! The weights of one convolution, packed.
 #![forbid(unsafe_code)]
 
-use crate::error::{Error, Result};
-use crate::stencil::Stencil;
-use aligned_vec::{AVec, ConstAlign};
 use std::fmt;
 
-/// Output channels of a panel.
-pub const PANEL: usize = 32;
-
-/// Memory aligned to a cache line.
-pub type Aligned = AVec<f32, ConstAlign<64>>;
-
-/// `length` zeros, aligned to a cache line.
-pub fn zeros(length: usize) -> Aligned {
-    AVec::from_iter(64, std::iter::repeat_n(0.0, length))
-}
-
-/// Number of panels of `channels` output channels.
-pub fn panels(channels: usize) -> usize {
-    channels.div_ceil(PANEL)
-}
-
-/// Writes per-channel values (`rows` of `channels` each) as [panel][row][32]; also the layout of a matrix with `rows` inputs.
-pub(crate) fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, to: &mut [f32]) {
-    for panel in 0..panels(channels) {
-        for row in 0..rows {
-            let at = (panel * rows + row) * PANEL;
-            for lane in 0..PANEL.min(channels - panel * PANEL) {
-                to[at + lane] = value(row, panel * PANEL + lane);
-            }
-        }
-    }
-}
+use super::{Aligned, GROUP_SIZES, PANEL, channel_of_turn, check_groups, pack_rows, panels, phase_taps, zeros};
+use crate::error::{Error, Result};
+use crate::stencil::Stencil;
 
 /// The weights of one convolution as the kernels of every instruction set read them: matrix, stencil (lean only), bias, and the
 /// optional scale and shift of the epilogue.
@@ -91,26 +61,6 @@ pub(crate) fn describe(spatial: Option<(Stencil, usize)>, rows: usize, row_lengt
     let groups = if group_size > 1 { format!(" in groups of {group_size}") } else { String::new() };
     let kind = if row_length == 0 { "depth-wise" } else { "lean" };
     format!("{kind} {stencil}, {channels} channels{groups}")
-}
-
-/// Channels that a tap of a stencil can read: groups of this many channels have kernels.
-pub const GROUP_SIZES: [usize; 6] = [1, 2, 4, 8, 16, 32];
-
-/// Checks that there are kernels for groups of this size, and that they fill the channels.
-pub(crate) fn check_groups(group_size: usize, channels: usize) -> Result<()> {
-    if !GROUP_SIZES.contains(&group_size) {
-        return Err(Error::invalid("group size", "one of 1, 2, 4, 8, 16, 32", group_size));
-    }
-    if !channels.is_multiple_of(group_size) {
-        return Err(Error::invalid("group size", format!("a divisor of {channels} channels"), group_size));
-    }
-    Ok(())
-}
-
-/// The channel of its group that output channel `channel` reads in turn `turn`. Up to 8 channels, all lanes of a vector read different
-/// ones, which one exchange of lanes brings in place; beyond, all read the same one, a broadcast.
-pub(crate) fn channel_of_turn(group_size: usize, channel: usize, turn: usize) -> usize {
-    if group_size <= 8 { (channel % group_size) ^ turn } else { turn }
 }
 
 impl PackedWeights {
@@ -359,23 +309,6 @@ impl PackedWeights {
     }
 }
 
-/// For one phase (input index modulo stride) of a convolution with padding (side - 1) / 2: the kernel indices that reach it, in the
-/// order in which the transpose reads the gradient from low to high index.
-///
-/// Input i = stride * q + phase is reached from output o by tap t where i = stride * o + t - padding; so t = phase + padding modulo
-/// stride, and o = q + (phase + padding - t) / stride: a larger t reads a smaller o.
-pub fn phase_taps(side: usize, stride: usize, phase: usize) -> Vec<usize> {
-    let padding = (side - 1) / 2;
-    (0..side).rev().filter(|tap| tap % stride == (phase + padding) % stride).collect()
-}
-
-/// First gradient index that phase `phase` reads for q = 0; the other taps follow without gaps.
-pub fn phase_first(side: usize, stride: usize, phase: usize) -> isize {
-    let padding = (side - 1) / 2;
-    let taps = phase_taps(side, stride, phase);
-    taps.first().map_or(0, |&tap| ((phase + padding) as isize - tap as isize) / stride as isize)
-}
-
 /// Checks the size of a stencil's groups, and the length of its weight [channels, group size, side, side].
 fn check_spatial(stencil: Stencil, channels: usize, group_size: usize, spatial: &[f32]) -> Result<()> {
     check_groups(group_size, channels)?;
@@ -399,17 +332,6 @@ fn check(what: &str, extents: &[usize], got: usize) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn phases_cover_every_tap_once() {
-        for side in [1, 3, 7] {
-            for stride in [1, 2, 4] {
-                let mut taps: Vec<usize> = (0..stride).flat_map(|phase| phase_taps(side, stride, phase)).collect();
-                taps.sort_unstable();
-                assert_eq!(taps, (0..side).collect::<Vec<_>>(), "side {side} stride {stride}");
-            }
-        }
-    }
 
     #[test]
     fn a_panel_holds_thirty_two_outputs_of_one_input_in_a_row() {

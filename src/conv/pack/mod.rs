@@ -1,0 +1,45 @@
+//! Weights in the layout that the kernels read ("panel32", contract P3 of `kernels/include/lean_abi.h`).
+//!
+//! Output channels are cut into panels of 32, the last one padded with zeros. Inside a panel, one row of 32 values per input:
+//! a kernel walks down a panel and loads whole vectors. The layout says nothing about lanes, so every instruction set reads it.
+#![forbid(unsafe_code)]
+
+mod groups;
+mod phases;
+mod weights;
+
+use aligned_vec::{AVec, ConstAlign};
+
+pub use groups::GROUP_SIZES;
+pub(crate) use groups::{channel_of_turn, check_groups};
+pub use phases::{phase_first, phase_taps};
+pub use weights::PackedWeights;
+pub(crate) use weights::describe;
+
+/// Output channels of a panel.
+pub const PANEL: usize = 32;
+
+/// Memory aligned to a cache line.
+pub type Aligned = AVec<f32, ConstAlign<64>>;
+
+/// `length` zeros, aligned to a cache line.
+pub fn zeros(length: usize) -> Aligned {
+    AVec::from_iter(64, std::iter::repeat_n(0.0, length))
+}
+
+/// Number of panels of `channels` output channels.
+pub fn panels(channels: usize) -> usize {
+    channels.div_ceil(PANEL)
+}
+
+/// Writes per-channel values (`rows` of `channels` each) as [panel][row][32]; also the layout of a matrix with `rows` inputs.
+pub(crate) fn pack_rows(rows: usize, channels: usize, value: impl Fn(usize, usize) -> f32, to: &mut [f32]) {
+    for panel in 0..panels(channels) {
+        for row in 0..rows {
+            let at = (panel * rows + row) * PANEL;
+            for lane in 0..PANEL.min(channels - panel * PANEL) {
+                to[at + lane] = value(row, panel * PANEL + lane);
+            }
+        }
+    }
+}
