@@ -47,7 +47,8 @@ fn what_is_computed_again_has_the_same_bits() {
 #[test]
 fn less_is_kept() {
     let network = Network::preset("base").unwrap();
-    let bytes = |recompute| NetworkExecutor::training_bytes(&network, 128, 2, recompute).unwrap() as f64;
+    let config = |recompute| TrainConfig::default().with_batch(128).with_recompute(recompute);
+    let bytes = |recompute| NetworkExecutor::training_bytes(&network, &config(recompute), 2).unwrap() as f64;
     let kept = bytes(Recompute::None);
     let (block, stage) = (bytes(Recompute::Block) / kept, bytes(Recompute::Stage) / kept);
     assert!(block <= 0.65, "block takes {block} of what none takes");

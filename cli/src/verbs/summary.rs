@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use leanresnet::net::{LayerSummary, layers};
-use leanresnet::train::{NetworkExecutor, Recompute};
-use leanresnet::{Model, Network, Session};
+use leanresnet::train::NetworkExecutor;
+use leanresnet::{Model, Network, RunConfig, Session};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -45,7 +45,7 @@ struct LayerKeys {
 
 /// Lists the layers.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
-    let network = options.network.network()?;
+    let RunConfig { network, train, .. } = options.network.configuration()?.run_config()?;
     let batch = options.batch as usize;
     let model = Model::random(&network, 0);
     let session = Session::builder(&model).pool(context.pool()?).max_batch(batch).isa(context.isa()?).build()?;
@@ -55,7 +55,7 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
         parameters: network.parameter_count(),
         macs: network.macs(),
         workspace_bytes: session.workspace_bytes(),
-        training_bytes: NetworkExecutor::training_bytes(&network, batch, context.threads()?.0, Recompute::None)?,
+        training_bytes: NetworkExecutor::training_bytes(&network, &train.with_batch(batch), context.threads()?.0)?,
         layers: rows,
     };
     context.output.answer(&answer, || text(&network, &answer, batch))?;

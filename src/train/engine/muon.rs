@@ -89,6 +89,9 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
+    /// Matrices of the largest size that there is room for.
+    const MATRICES: usize = 5;
+
     /// Room for matrices whose products, padded to whole panels, have up to so many elements.
     fn new(elements: usize) -> Self {
         let room = || Vec::with_capacity(elements);
@@ -161,6 +164,11 @@ impl Workspaces {
         let largest = matrices.map(|(inputs, outputs)| (inputs * padded(outputs)).max(outputs * padded(inputs))).max();
         let elements = largest.unwrap_or(0);
         Workspaces { elements, unused: Mutex::new((0..threads).map(|_| Workspace::new(elements)).collect()) }
+    }
+
+    /// Bytes that they take, without a few per column.
+    pub(crate) fn bytes(&self) -> usize {
+        self.unused().len() * Workspace::MATRICES * self.elements * size_of::<f32>()
     }
 
     /// Runs `work` with a workspace of its own.
@@ -308,5 +316,17 @@ mod tests {
     fn other_rules_have_no_step_for_matrices() {
         assert!(MuonStep::new(&OptimizerConfig::sgd(), &Update::new(0.1)).is_none());
         assert!(MuonStep::new(&OptimizerConfig::adamw(), &Update::new(0.1)).is_none());
+    }
+
+    #[test]
+    fn bytes_are_those_that_are_taken() {
+        let workspaces = Workspaces::new([(40, 96), (96, 40)].into_iter(), 3);
+        let capacity = |workspace: &Workspace| {
+            let Workspace { direction, product, square, polynomial, factor } = workspace;
+            [direction, product, square, polynomial].map(Vec::capacity).iter().sum::<usize>() + factor.matrix.capacity()
+        };
+        let taken = 4 * workspaces.unused().iter().map(capacity).sum::<usize>();
+        assert_eq!(workspaces.bytes(), taken);
+        assert_eq!(taken, 4 * 3 * 5 * 96 * 64);
     }
 }

@@ -22,7 +22,7 @@ use crate::exec::region::Region;
 use crate::isa::Isa;
 use crate::net::{Images, LayerTiming, Model, Network, ParameterRole, Session, parameters};
 use crate::train::loss::{StepLoss, check_label};
-use crate::train::{Executor, GradientVisitor, OptimizerConfig, Recompute, StateKind, StateVisitor, TrainConfig, Update};
+use crate::train::{Executor, GradientVisitor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
 
 /// Trains a network on the threads of a pool. Same bits for any number of threads and any instruction set with fused
 /// multiply-add.
@@ -65,10 +65,7 @@ impl NetworkExecutor {
         }
         let kernels = Kernels::of(isa)?;
         let graph = Graph::new(network, kernels)?;
-        let workspaces = matches!(config.optimizer, OptimizerConfig::Muon { .. }).then(|| {
-            let hidden = graph.convolutions.iter().filter(|conv| conv.is_hidden());
-            Workspaces::new(hidden.map(TrainedConvolution::matrix_shape), pool.threads())
-        });
+        let workspaces = workspaces(&graph, &config.optimizer, pool.threads());
         let mut executor = NetworkExecutor {
             network: network.clone(),
             phases: phases(&graph, config.recompute),
@@ -129,7 +126,7 @@ impl NetworkExecutor {
     /// Where the time of the steps went: an entry for every part of a layer that took time. `input`, `forward` and `statistics` are the
     /// forward pass; `gradient` (through the norm behind a convolution), `input again`, `weights`, `data` and `sums` (through ReLU, for the
     /// norm before a convolution) the backward pass; `norms`, `loss`, `merge` (of partial gradients) and `update` belong to no layer. What is
-    /// computed again ([`Recompute`]) adds to the time of the forward parts, not to their multiply-adds.
+    /// computed again ([`Recompute`](crate::train::Recompute)) adds to the time of the forward parts, not to their multiply-adds.
     /// Empty without [`NetworkExecutor::with_timing`].
     pub fn timings(&self) -> Vec<LayerTiming> {
         self.timer.as_ref().map_or_else(Vec::new, |timer| timer.timings(&self.graph, self.kernels, self.pool.threads()))
@@ -153,15 +150,19 @@ impl NetworkExecutor {
         self.graph.convolutions.iter().map(|conv| (conv.name.clone(), kernels(conv))).collect()
     }
 
-    /// Bytes that training on batches of `batch` images with `threads` threads takes, with stochastic gradient descent: activations,
-    /// gradients, scratch, weights with their gradients and momentum.
+    /// Bytes that training with `threads` threads takes: activations of `config.batch` images (fewer with `config.recompute`), gradients,
+    /// scratch, weights with their gradients, what the optimiser remembers and computes with, and their moving average. A few numbers
+    /// per channel are left out.
     ///
     /// # Errors
     /// Those of [`NetworkExecutor::new`] for this network.
-    pub fn training_bytes(network: &Network, batch: usize, threads: usize, recompute: Recompute) -> Result<usize> {
-        let graph = Graph::new(network, Kernels::of(Isa::Portable)?)?;
+    pub fn training_bytes(network: &Network, config: &TrainConfig, threads: usize) -> Result<usize> {
+        let mut graph = Graph::new(network, Kernels::of(Isa::Portable)?)?;
+        graph.convolutions.iter_mut().for_each(|conv| conv.restart(&config.optimizer, config.ema > 0.0));
         let weights: usize = graph.convolutions.iter().map(TrainedConvolution::bytes).sum();
-        Ok(weights + Memory::bytes(&graph, &Slots::new(&graph, recompute), network.input(), batch, threads))
+        let workspaces = workspaces(&graph, &config.optimizer, threads).as_ref().map_or(0, Workspaces::bytes);
+        let slots = Slots::new(&graph, config.recompute);
+        Ok(weights + workspaces + Memory::bytes(&graph, &slots, network.input(), config.batch, threads))
     }
 
     /// Makes room for a batch. Memory grows to the largest batch seen and stays.
@@ -200,6 +201,14 @@ impl NetworkExecutor {
         });
         Model::from_tensors(&self.network, tensors)
     }
+}
+
+/// Those of the matrices that the optimiser treats by a rule of their own; none for most optimisers.
+fn workspaces(graph: &Graph, optimizer: &OptimizerConfig, threads: usize) -> Option<Workspaces> {
+    matches!(optimizer, OptimizerConfig::Muon { .. }).then(|| {
+        let hidden = graph.convolutions.iter().filter(|conv| conv.is_hidden());
+        Workspaces::new(hidden.map(TrainedConvolution::matrix_shape), threads)
+    })
 }
 
 impl Executor for NetworkExecutor {

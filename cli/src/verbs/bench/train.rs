@@ -27,9 +27,9 @@ pub fn cells(context: &Context<'_>, options: &TrainOptions) -> Result<Vec<Cell>,
     let mut cells = Vec::new();
     for setting in settings(context, measure, &[128])? {
         for &recompute in recompute {
-            let config = TrainConfig::default().with_recompute(recompute).with_optimizer(optimizer.clone());
             let Setting { batch, ref pool, isa, .. } = setting;
-            let bytes = NetworkExecutor::training_bytes(&network, batch, pool.threads(), recompute)?;
+            let config = TrainConfig::default().with_batch(batch).with_recompute(recompute).with_optimizer(optimizer.clone());
+            let bytes = NetworkExecutor::training_bytes(&network, &config, pool.threads())?;
             let subject = Subject {
                 preset: Some(source.label()),
                 recompute: Some(recompute.name()),
