@@ -160,7 +160,7 @@ fn sessions_and_pools() {
     let model = Model::random(&Network::preset("small").unwrap(), 1);
     refused(Session::builder(&model).max_batch(0).build(), "max_batch; expected at least 1, got 0");
     refused(Pool::new(0), "threads; expected at least 1, got 0");
-    refused(Network::preset("tiny"), "preset; expected one of small, base, imagenet, cifar10-s, got `tiny`");
+    refused(Network::preset("tiny"), "preset; expected one of small, base, imagenet, cifar10-s, cifar10-fast, got `tiny`");
     let pixels = [0.0; 12];
     refused(Images::nchw_f32(&pixels, [1, 3, 2, 3]), "shape of images; expected 18 values (1 x 3 x 2 x 3), got 12 values");
     let mut session = Session::builder(&model).max_batch(1).build().unwrap();

@@ -100,7 +100,7 @@ fn presets_are_those_of_the_comparison_with_other_engines() {
         assert!(Network::preset(name).is_ok());
     }
     let error = Network::preset("huge").unwrap_err().to_string();
-    assert_eq!(error, "preset; expected one of small, base, imagenet, cifar10-s, got `huge`");
+    assert_eq!(error, "preset; expected one of small, base, imagenet, cifar10-s, cifar10-fast, got `huge`");
 }
 
 #[test]
@@ -145,9 +145,12 @@ fn mistakes_are_named() {
     for (text, expected) in [
         ("network = 3", "configuration, line 1, column 11; expected struct NetworkTable, got invalid type: integer `3`"),
         ("", "configuration; expected a table [network], got none"),
-        ("[network]", "network.stages; expected a list of stages, or a preset (small, base, imagenet, cifar10-s), got neither"),
+        (
+            "[network]",
+            "network.stages; expected a list of stages, or a preset (small, base, imagenet, cifar10-s, cifar10-fast), got neither",
+        ),
         ("version = 2\n[network]\npreset = \"small\"", "version of the configuration; expected 1, got 2"),
-        ("[network]\npreset = \"tiny\"", "preset; expected one of small, base, imagenet, cifar10-s, got `tiny`"),
+        ("[network]\npreset = \"tiny\"", "preset; expected one of small, base, imagenet, cifar10-s, cifar10-fast, got `tiny`"),
         (
             "[networks]",
             "configuration, line 1, column 2; expected one of `version`, `network`, `data`, `train`, got unknown field `networks`",

@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use leanresnet::Network;
+use leanresnet::train::recipe;
 
 use crate::answer::Output;
 use crate::failure::Failure;
@@ -37,6 +39,14 @@ const TRAIN_EXAMPLES: &str = "Examples:
   leanresnet train --preset cifar10-s --data cifar10 --data-dir cifar-10-batches-bin
   leanresnet train --config runs/small-cifar10-1/config.toml --set network.block.stencil=box9 --lr 0.2
   leanresnet train --resume runs/small-cifar10-1 --epochs 30";
+
+/// The end of `leanresnet train --help`.
+fn train_examples_and_recipes() -> String {
+    let recipes = Network::PRESETS.iter().filter_map(|preset| Some((preset, recipe(preset)?)));
+    let text =
+        |(preset, recipe): (&&str, &str)| format!("\n\nRecipe of {preset}:\n  {}", recipe.trim_end().replace('\n', "\n  "));
+    TRAIN_EXAMPLES.to_owned() + &recipes.map(text).collect::<String>()
+}
 
 /// Options of every verb. A flag goes before the environment, that before a file, that before a preset.
 #[derive(Args, Clone, Debug)]
@@ -86,11 +96,10 @@ pub enum Verb {
     /// Without arguments: the network `small` on the built-in data. A new folder under runs/ holds configuration, results per
     /// epoch, curves, model and checkpoints. SIGINT (Ctrl-C) and SIGTERM save after the step; a second one leaves at once.
     ///
-    /// The preset `cifar10-s` brings a recipe for CIFAR-10 in place of the defaults below: --epochs 60 --batch 128 --label-smoothing 0.1
-    /// --ema 0.999 --augment crop=4,flip --schedule one-cycle --lr 0.4, with the peak at epoch 12. Flags, --set and the keys of a
-    /// configuration file override it one by one. With other --epochs, the peak moves to a fifth of them; a resumed run keeps the
-    /// peak that it has. Another schedule takes only the rate.
-    #[command(after_help = TRAIN_EXAMPLES)]
+    /// A preset may bring a recipe in place of the defaults below: see the end of this help. Flags, --set and the keys of a configuration
+    /// file override it one by one. With other --epochs, the peak keeps its place in the run; a resumed run keeps the peak that
+    /// it has. Another schedule takes only the rate, another optimiser nothing.
+    #[command(after_help = TRAIN_EXAMPLES, after_long_help = train_examples_and_recipes())]
     Train(Box<train::Options>),
     /// Judge a model by the test images of a data set
     #[command(after_help = "Examples:

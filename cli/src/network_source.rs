@@ -17,8 +17,8 @@ pub struct NetworkSource {
     /// A model file, a checkpoint, a run folder, or cifar10-s, which comes with this tool: its network
     #[arg(value_name = "MODEL")]
     pub model: Option<PathBuf>,
-    /// A network by name: small, base, imagenet, cifar10-s [default: small]
     #[arg(long, value_name = "NAME", conflicts_with_all = ["model", "config"])]
+    #[arg(help = format!("A network by name: {} [default: small]", Network::PRESETS.join(", ")))]
     pub preset: Option<String>,
     /// A configuration file (TOML)
     #[arg(long, value_name = "FILE", conflicts_with = "model")]

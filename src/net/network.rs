@@ -43,8 +43,9 @@ impl Network {
     /// The names that [`Network::preset`] knows.
     pub const PRESETS: &'static [&'static str] = preset::NAMES;
 
-    /// The network with this name: `small`, `base`, `cifar10-s` (32x32 images, 10 classes) or `imagenet` (224x224, 1000 classes).
-    /// `cifar10-s` is tuned for accuracy, and trained best by the recipe that `RunConfig::from_toml` (feature `train`) knows.
+    /// The network with this name: `small`, `base`, `cifar10-s`, `cifar10-fast` (32x32 images, 10 classes) or `imagenet` (224x224, 1000
+    /// classes). `cifar10-s` is tuned for accuracy and `cifar10-fast` for a short training; both are trained best by the recipes that
+    /// `RunConfig::from_toml` (feature `train`) knows.
     ///
     /// # Errors
     /// [`Error::Invalid`] for another name; the message lists the known ones.

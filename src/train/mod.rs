@@ -39,6 +39,7 @@ pub use model::model_of_checkpoint;
 pub use observer::{EpochReport, Observer, Silent, StepReport, StopReason};
 pub use optimizer::{OptimizerConfig, average_decay, clip_factor, update_average};
 pub use progress::Best;
+pub use recipe::recipe;
 pub use resume::{ResumeReport, config_of_checkpoint};
 pub use run_config::RunConfig;
 pub use schedule::{ScheduleConfig, learning_rate};

@@ -4,31 +4,40 @@
 use toml::{Table, Value};
 
 /// Presets with the tables that they bring; the others have the defaults of the file grammar.
-const RECIPES: &[(&str, &str)] = &[(
-    "cifar10-s",
-    r#"
-    [data]
-    augment = { crop = 4, flip = true }
-    [train]
-    epochs = 60
-    batch = 128
-    label_smoothing = 0.1
-    ema = 0.999
-    schedule = { name = "one-cycle", lr = 0.4, peak_epoch = 12 }
-    "#,
-)];
+const RECIPES: &[(&str, &str)] =
+    &[("cifar10-s", include_str!("recipes/cifar10-s.toml")), ("cifar10-fast", include_str!("recipes/cifar10-fast.toml"))];
 
-/// The tables of a configuration file, filled up with the recipe of its preset. Nothing if it names no preset that has one.
+/// The learning rate of `AdamW` where a file does not say one: other defaults, and those of recipes, are rates of SGD.
+const ADAMW_RATE: f64 = 1e-3;
+
+/// The training that a preset brings, as the tables `[data]` and `[train]` of a configuration file; nothing for a preset without one.
+pub fn recipe(preset: &str) -> Option<&'static str> {
+    RECIPES.iter().find(|(name, _)| *name == preset).map(|(_, recipe)| *recipe)
+}
+
+/// The tables of a configuration file with the defaults that depend on its other keys: the recipe of its preset and the rate of
+/// its optimiser. Nothing if there are none.
 pub(super) fn complete(text: &str) -> Option<Table> {
     let mut file: Table = text.parse().ok()?;
-    let preset = file.get("network")?.get("preset")?.as_str()?;
-    let (_, recipe) = RECIPES.iter().find(|(name, _)| *name == preset)?;
-    let mut recipe: Table = recipe.parse().expect("a test reads every recipe");
-    if let Some(epochs) = file.get("train").and_then(|train| train.get("epochs")).and_then(Value::as_integer) {
-        stretch(&mut recipe, epochs);
+    let of_preset = lookup(&file, &["network", "preset"]).and_then(Value::as_str).and_then(recipe);
+    let of_optimizer = lookup(&file, &["train", "optimizer", "name"]).and_then(Value::as_str) == Some("adamw");
+    if of_optimizer {
+        fill(&mut file, format!("train.schedule.lr = {ADAMW_RATE:?}").parse().expect("a key and a number"));
     }
-    fill(&mut file, recipe);
-    Some(file)
+    if let Some(recipe) = of_preset {
+        let mut recipe: Table = recipe.parse().expect("a test reads every recipe");
+        if let Some(epochs) = lookup(&file, &["train", "epochs"]).and_then(Value::as_integer) {
+            stretch(&mut recipe, epochs);
+        }
+        fill(&mut file, recipe);
+    }
+    (of_preset.is_some() || of_optimizer).then_some(file)
+}
+
+/// The value at the end of a path of keys.
+fn lookup<'a>(table: &'a Table, keys: &[&str]) -> Option<&'a Value> {
+    let (last, path) = keys.split_last()?;
+    path.iter().try_fold(table, |table, key| table.get(*key)?.as_table())?.get(*last)
 }
 
 /// Moves the peak of the recipe's schedule, so that it keeps its place in a run of `epochs` epochs.
@@ -133,5 +142,32 @@ mod tests {
         let schedule = |table: &str| config("cifar10-s", &format!("[train]\nschedule = {table}")).train.schedule;
         assert_eq!(schedule("{ name = 'cosine' }"), ScheduleConfig::Cosine { lr: 0.4, warmup_epochs: 1.0 });
         assert_eq!(schedule("{ name = 'constant', lr = 0.01 }"), ScheduleConfig::Constant { lr: 0.01 });
+    }
+
+    #[test]
+    fn another_optimizer_takes_nothing() {
+        let optimizer = |table: &str| config("cifar10-fast", &format!("[train]\noptimizer = {table}")).train.optimizer;
+        assert_eq!(optimizer("{ name = 'sgd' }"), OptimizerConfig::sgd());
+        let OptimizerConfig::Muon { matrix_rate: own, .. } = config("cifar10-fast", "").train.optimizer else {
+            panic!("not Muon")
+        };
+        match optimizer("{ momentum = 0.8 }") {
+            OptimizerConfig::Muon { momentum, matrix_rate, .. } => assert_eq!((momentum, matrix_rate), (0.8, own)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn adamw_has_a_rate_of_its_own() {
+        for preset in ["small", "cifar10-s", "cifar10-fast"] {
+            let train = |tables: &str| config(preset, tables).train;
+            let adamw = train("[train]\noptimizer = { name = 'adamw' }");
+            assert_eq!((adamw.optimizer, adamw.schedule.lr()), (OptimizerConfig::adamw(), 1e-3));
+            assert_eq!(adamw.schedule, train("").schedule.with_lr(1e-3), "only the rate");
+            assert_eq!(train("[train]\noptimizer = { name = 'adamw' }\nschedule = { lr = 0.02 }").schedule.lr(), 0.02);
+        }
+        let refused = RunConfig::from_toml("[network]\npreset = 'small'\n[train]\noptimizer = { name = 'adamw' }\nschedule = 3")
+            .unwrap_err();
+        assert!(refused.to_string().contains("line 5"), "{refused}");
     }
 }

@@ -69,10 +69,12 @@ impl RunConfig {
 
     /// Reads the text of a configuration file. Tables and keys that are left out have their defaults, except `network`.
     ///
-    /// A preset may bring a recipe: defaults of its own for `[data]` and `[train]`, which the file overrides key by key. That of
-    /// `cifar10-s` is 60 epochs in batches of 128, one-cycle up to a rate of 0.4 at epoch 12, label smoothing 0.1, moving average
-    /// 0.999, crop by 4 and flip. With other epochs, the peak keeps its place in the run: of 20 epochs, it is at epoch 4. A
-    /// schedule with another name takes only the rate. What [`to_toml`](Self::to_toml) writes names no preset and has every key.
+    /// A preset may bring a [`recipe`](super::recipe): defaults of its own for `[data]` and `[train]`, which the file overrides key by key.
+    /// With other epochs, the peak keeps its place in the run. A schedule with another name takes only the rate, an optimiser with
+    /// another name nothing. The rate of `AdamW` is 0.001 where the file says none. What [`to_toml`](Self::to_toml) writes names no preset
+    /// and has every key. The recipe of `cifar10-fast`:
+    ///
+    #[doc = concat!("```toml\n", include_str!("recipes/cifar10-fast.toml"), "```")]
     ///
     /// ```
     /// use leanresnet::train::{RunConfig, ScheduleConfig};

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use leanresnet::Network;
 use leanresnet::net::{ImportReport, Preprocess, import, parse_name_map};
 use serde::Serialize;
 
@@ -24,8 +25,8 @@ pub struct Options {
     /// The state dict, a safetensors file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// The network by name: small, base, imagenet, cifar10-s
     #[arg(long, value_name = "NAME", required_unless_present = "config", conflicts_with = "config")]
+    #[arg(help = format!("The network by name: {}", Network::PRESETS.join(", ")))]
     preset: Option<String>,
     /// The network in a configuration file (TOML)
     #[arg(long, value_name = "FILE")]

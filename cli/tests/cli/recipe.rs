@@ -1,8 +1,8 @@
 //! Presets that bring a recipe: what `--preset cifar10-s` trains with, what overrides it, and that the run's files hold it.
 #![forbid(unsafe_code)]
 
-use leanresnet::RunConfig;
-use leanresnet::train::{OptimizerConfig, ScheduleConfig};
+use leanresnet::train::{OptimizerConfig, ScheduleConfig, recipe};
+use leanresnet::{Network, RunConfig};
 
 use crate::support::{Scratch, bytes};
 
@@ -39,6 +39,17 @@ fn the_recipe_comes_with_the_preset() {
     for file in ["config.toml", "metrics.jsonl", "last.safetensors"] {
         assert!(bytes(&scratch.path("run").join(file)) == bytes(&scratch.path("again").join(file)), "{file} differs");
     }
+}
+
+#[test]
+fn help_lists_presets_and_their_recipes() {
+    let scratch = Scratch::new();
+    let help = scratch.run(&["train", "--help"]).expect(0).stdout;
+    for preset in Network::PRESETS {
+        assert!(help.contains(preset), "{preset}");
+        assert_eq!(help.contains(&format!("Recipe of {preset}:")), recipe(preset).is_some(), "{preset}");
+    }
+    assert!(help.contains("\n  epochs = 60\n"), "{help}");
 }
 
 #[test]

@@ -91,9 +91,6 @@ pub struct Settings {
     pub out: Option<PathBuf>,
 }
 
-/// The learning rate of `--optimizer adamw` where nothing else says one: the default of the file grammar is one of SGD.
-const ADAMW_RATE: f64 = 1e-3;
-
 impl Options {
     /// Sets the keys of the flags.
     pub fn apply(&self, configuration: &mut Configuration) -> Result<(), Failure> {
@@ -111,9 +108,6 @@ impl Options {
         if let Some(name) = &settings.optimizer {
             configuration.remove("train.optimizer");
             configuration.set("train.optimizer.name", name.as_str())?;
-            if name == "adamw" && configuration.get("train.schedule.lr").is_none() {
-                configuration.set("train.schedule.lr", ADAMW_RATE)?;
-            }
         }
         if let Some(augment) = &settings.augment {
             configuration.set("data.augment.crop", augment.crop as i64)?;
