@@ -9,7 +9,8 @@ use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::ConvCall;
 use leanresnet::internals::kernel::rows::Layout;
 use leanresnet::internals::kernel::target::Target;
-use leanresnet::internals::pack::{PackedWeights, phase_first, phase_taps};
+use leanresnet::internals::pack::PackedWeights;
+use leanresnet::internals::pack::phases::{phase_first, phase_taps};
 use leanresnet::internals::reference::Shape;
 
 /// The gradient at the input of `problem`, from the gradient `dy` at its sums (no epilogue).

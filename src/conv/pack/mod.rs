@@ -5,14 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod groups;
-mod phases;
+pub mod phases;
 mod weights;
 
 use aligned_vec::{AVec, ConstAlign};
 
 pub use groups::GROUP_SIZES;
 pub(crate) use groups::{channel_of_turn, check_groups};
-pub use phases::{phase_first, phase_taps};
 pub use weights::PackedWeights;
 pub(crate) use weights::describe;
 

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use super::{Aligned, GROUP_SIZES, PANEL, channel_of_turn, check_groups, pack_rows, panels, phase_taps, zeros};
+use super::phases::phase_taps;
+use super::{Aligned, GROUP_SIZES, PANEL, channel_of_turn, check_groups, pack_rows, panels, zeros};
 use crate::error::{Error, Result};
 use crate::stencil::Stencil;
 
