@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// The learning rate over time: `train.schedule`. Times are in epochs and may be fractions.
+///
+/// In configuration files that name `AdamW`, the default of `lr` is 0.001; see [`RunConfig::from_toml`](super::RunConfig::from_toml).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "name", rename_all = "lowercase", try_from = "ScheduleTable")]
 #[non_exhaustive]

@@ -92,12 +92,12 @@ impl Workspace {
     /// Matrices of the largest size that there is room for.
     const MATRICES: usize = 5;
 
-    /// Room for matrices whose products, padded to whole panels, have up to so many elements.
-    fn new(elements: usize) -> Self {
+    /// Room for matrices whose products, padded to whole panels, have up to so many elements and columns.
+    fn new((elements, columns): (usize, usize)) -> Self {
         let room = || Vec::with_capacity(elements);
         let mut factor = PackedWeights::zeros(None, 1, 0, 0);
         factor.matrix.reserve(elements);
-        factor.bias.reserve(elements);
+        factor.bias.reserve(columns);
         Workspace { direction: room(), product: room(), square: room(), polynomial: room(), factor }
     }
 
@@ -152,8 +152,8 @@ fn multiply(kernel: &ConvKernel, left: &[f32], right: &PackedWeights, product: &
 /// Working memory that the threads of an update take and give back.
 #[derive(Debug)]
 pub(crate) struct Workspaces {
-    /// Elements of the largest matrix.
-    elements: usize,
+    /// Elements of the largest matrix and columns of the widest one, padded to whole panels.
+    largest: (usize, usize),
     unused: Mutex<Vec<Workspace>>,
 }
 
@@ -161,20 +161,22 @@ impl Workspaces {
     /// For matrices of these (inputs, outputs) on so many threads.
     pub(crate) fn new(matrices: impl Iterator<Item = (usize, usize)>, threads: usize) -> Self {
         let padded = |columns: usize| panels(columns) * PANEL;
-        let largest = matrices.map(|(inputs, outputs)| (inputs * padded(outputs)).max(outputs * padded(inputs))).max();
-        let elements = largest.unwrap_or(0);
-        Workspaces { elements, unused: Mutex::new((0..threads).map(|_| Workspace::new(elements)).collect()) }
+        let largest = matrices.fold((0, 0), |(elements, columns), (inputs, outputs)| {
+            let both_ways = (inputs * padded(outputs)).max(outputs * padded(inputs));
+            (elements.max(both_ways), columns.max(padded(inputs.max(outputs))))
+        });
+        Workspaces { largest, unused: Mutex::new((0..threads).map(|_| Workspace::new(largest)).collect()) }
     }
 
     /// Bytes that they take, without a few per column.
     pub(crate) fn bytes(&self) -> usize {
-        self.unused().len() * Workspace::MATRICES * self.elements * size_of::<f32>()
+        self.unused().len() * Workspace::MATRICES * self.largest.0 * size_of::<f32>()
     }
 
     /// Runs `work` with a workspace of its own.
     pub(crate) fn with(&self, work: impl FnOnce(&mut Workspace)) {
         let taken = self.unused().pop();
-        let mut workspace = taken.unwrap_or_else(|| Workspace::new(self.elements));
+        let mut workspace = taken.unwrap_or_else(|| Workspace::new(self.largest));
         work(&mut workspace);
         self.unused().push(workspace);
     }
@@ -328,5 +330,6 @@ mod tests {
         let taken = 4 * workspaces.unused().iter().map(capacity).sum::<usize>();
         assert_eq!(workspaces.bytes(), taken);
         assert_eq!(taken, 4 * 3 * 5 * 96 * 64);
+        assert!(workspaces.unused().iter().all(|workspace| workspace.factor.bias.capacity() == 96), "what is left out is little");
     }
 }
