@@ -32,7 +32,7 @@
 #define LEAN_PIXELS 64
 
 /* Runs of memory that one call of a convolution, or of the gradient of a matrix, can fetch. */
-#define LEAN_FETCHES 6
+#define LEAN_FETCHES 8
 #define LEAN_GRADIENT_FETCHES 2
 
 /* Up to LEAN_PIXELS output pixels of a convolution, equally spaced in the input, the output and the residual. */
@@ -59,8 +59,8 @@ typedef struct LeanConvArgs {
   uint64_t panel0, panel1;  /* range of panels */
   uint64_t channels;        /* valid output channels */
   uint64_t flags;
-  uint64_t fetch[6];        /* addresses of LEAN_FETCHES runs */
-  uint64_t fetch_lines[6];  /* cache lines of 64 bytes of each */
+  uint64_t fetch[8];        /* addresses of LEAN_FETCHES runs */
+  uint64_t fetch_lines[8];  /* cache lines of 64 bytes of each */
 } LeanConvArgs;
 
 /* Gradient of a 1x1 or dense convolution's matrix: dw[k][o] = sum over rows and pixels of x[pixel][k] * g[pixel][o]. */

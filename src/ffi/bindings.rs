@@ -8,7 +8,7 @@ pub const LEAN_RESIDUAL: u32 = 4;
 pub const LEAN_RELU: u32 = 8;
 pub const LEAN_ACCUMULATE: u32 = 16;
 pub const LEAN_PIXELS: u32 = 64;
-pub const LEAN_FETCHES: u32 = 6;
+pub const LEAN_FETCHES: u32 = 8;
 pub const LEAN_GRADIENT_FETCHES: u32 = 2;
 
 #[repr(C)]
@@ -38,8 +38,8 @@ pub struct LeanConvArgs {
     pub panel1: u64,
     pub channels: u64,
     pub flags: u64,
-    pub fetch: [u64; 6usize],
-    pub fetch_lines: [u64; 6usize],
+    pub fetch: [u64; 8usize],
+    pub fetch_lines: [u64; 8usize],
 }
 
 #[repr(C)]

@@ -53,6 +53,30 @@ pub struct WeightGradientCall<'a> {
 /// Runs of memory that the gradient of a matrix can fetch.
 pub const GRADIENT_FETCHES: usize = LEAN_GRADIENT_FETCHES as usize;
 
+/// Bytes of x and g together that stay in the second level of cache while all blocks of the matrix pass over them.
+const BYTES_AT_ONCE: usize = 576 * 1024;
+
+impl WeightGradientCall<'_> {
+    /// Rows of pixels that go through all blocks of the matrix before the next ones.
+    fn rows_at_once(&self) -> usize {
+        let row = self.x_row.saturating_add(self.g_row).saturating_mul(size_of::<f32>());
+        (BYTES_AT_ONCE / row.max(1)).clamp(1, self.rows.max(1))
+    }
+
+    /// What to fetch during the rows before row `next`: those that follow, and during the last ones what is wanted after the call.
+    fn fetch(&self, next: usize, rows_at_once: usize) -> [Upcoming; GRADIENT_FETCHES] {
+        if next >= self.rows {
+            return self.upcoming;
+        }
+        let rows = rows_at_once.min(self.rows - next);
+        let of = |values: &[f32], row: usize| {
+            let start = values.as_ptr().addr() + size_of::<f32>() * next * row;
+            Upcoming::new(start, size_of::<f32>() * rows * row)
+        };
+        [of(self.x, self.x_row), of(self.g, self.g_row)]
+    }
+}
+
 /// Elements that `rows` x `pixels` of `values` each reach; more than any slice holds if that overflows.
 fn extent(rows: usize, row_step: usize, pixels: usize, pixel_step: usize, values: usize) -> usize {
     if rows == 0 || pixels == 0 {
@@ -76,30 +100,36 @@ impl WeightGradientKernel {
         let Some(native) = self.native else {
             return portable::gradient::weight(call);
         };
-        let args = LeanWeightGradientArgs {
-            x: call.x.as_ptr(),
-            x_step: call.x_step as i64,
-            x_row: call.x_row as i64,
-            g: call.g.as_ptr(),
-            g_step: call.g_step as i64,
-            g_row: call.g_row as i64,
-            dw: call.dw.as_mut_ptr().wrapping_add(call.offset),
-            panel_step: call.panel_step as u64,
-            rows: call.rows as u64,
-            pixels: call.pixels as u64,
-            k0: 0,
-            k1: call.k as u64,
-            panel0: 0,
-            panel1: panels(call.channels) as u64,
-            channels: call.channels as u64,
-            flags: if call.accumulate { u64::from(LEAN_ACCUMULATE) } else { 0 },
-            fetch: call.upcoming.map(|upcoming| upcoming.at(0)),
-            fetch_bytes: call.upcoming.map(|upcoming| upcoming.bytes() as u64),
-        };
-        // SAFETY: P1 by the three asserted extents (dw is written in whole vectors inside its 32-wide rows). P2: dw is a unique
-        // borrow. P3 does not apply to x and g. P4: the dispatch table holds only kernels of detected instruction sets.
-        // P5: Rust code runs in the default environment.
-        unsafe { native(&raw const args) }
+        let rows_at_once = call.rows_at_once();
+        // No rows at all are a call too: it sets the gradient to zeros.
+        for first in (0..call.rows.max(1)).step_by(rows_at_once) {
+            let rows = rows_at_once.min(call.rows - first);
+            let fetch = call.fetch(first + rows, rows_at_once);
+            let args = LeanWeightGradientArgs {
+                x: call.x.as_ptr().wrapping_add(first * call.x_row),
+                x_step: call.x_step as i64,
+                x_row: call.x_row as i64,
+                g: call.g.as_ptr().wrapping_add(first * call.g_row),
+                g_step: call.g_step as i64,
+                g_row: call.g_row as i64,
+                dw: call.dw.as_mut_ptr().wrapping_add(call.offset),
+                panel_step: call.panel_step as u64,
+                rows: rows as u64,
+                pixels: call.pixels as u64,
+                k0: 0,
+                k1: call.k as u64,
+                panel0: 0,
+                panel1: panels(call.channels) as u64,
+                channels: call.channels as u64,
+                flags: if call.accumulate || first > 0 { u64::from(LEAN_ACCUMULATE) } else { 0 },
+                fetch: fetch.map(|upcoming| upcoming.at(0)),
+                fetch_bytes: fetch.map(|upcoming| upcoming.bytes() as u64),
+            };
+            // SAFETY: P1 by the three asserted extents, of which the rows are a part (dw is written in whole vectors inside its
+            // 32-wide rows). P2: dw is a unique borrow. P3 does not apply to x and g. P4: the dispatch table holds only kernels of
+            // detected instruction sets. P5: Rust code runs in the default environment.
+            unsafe { native(&raw const args) }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Memory that somebody will use soon, which kernels fetch while they compute.
 #![forbid(unsafe_code)]
 
-use crate::ffi::{LEAN_FETCHES, LEAN_RESIDUAL, LeanConvArgs};
+use crate::ffi::{LEAN_FETCHES, LEAN_PIXELS, LEAN_RESIDUAL, LeanConvArgs};
 
 /// A run of memory that kernels bring into the second level of cache while they compute. Only its address is used: nothing is
 /// borrowed, read or written, and any address will do.
@@ -20,6 +20,11 @@ impl Upcoming {
     /// Length in bytes; 0 for nothing.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Whether the other one begins at the same address.
+    pub fn is_at(&self, other: Upcoming) -> bool {
+        self.address == other.address
     }
 
     /// The same, at most `bytes` long.
@@ -46,6 +51,9 @@ pub struct Ahead {
 
 /// Runs of memory that a call can fetch besides output and residual.
 pub const UPCOMING: usize = LEAN_FETCHES as usize - OWN_FETCHES;
+
+/// Pixels that a kernel takes at a time, at most.
+pub const RUN_PIXELS: usize = LEAN_PIXELS as usize;
 
 /// Output and residual.
 const OWN_FETCHES: usize = 2;

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::graph::{Id, Input, Op, Output};
 use super::step::Step;
-use crate::kernel::upcoming::{UPCOMING, Upcoming};
+use crate::kernel::upcoming::{RUN_PIXELS, UPCOMING, Upcoming};
 
 /// Bytes of an image that are worth fetching: of larger ones the beginning, so that what several operands need stays in the second level of
 /// cache together with what is in use.
@@ -24,18 +24,23 @@ pub(super) enum Direction {
 /// Most operands of an operator.
 const OPERANDS: usize = 4;
 
+/// Images that a convolution writes and adds to its output, at most.
+const OWN_OPERANDS: usize = 2;
+
 /// Images that an operator reads or writes.
 #[derive(Default)]
 struct Operands {
     /// Those that have to be fetched for it.
     wanted: [Upcoming; OPERANDS],
     /// Those that a convolution fetches itself as it writes them.
-    own: [Upcoming; 2],
+    own: [Upcoming; OWN_OPERANDS],
+    /// Their beginnings, which it writes before it could fetch them.
+    own_beginnings: [Upcoming; OWN_OPERANDS],
 }
 
 impl Operands {
     fn contains(&self, operand: Upcoming) -> bool {
-        self.wanted.contains(&operand) || self.own.contains(&operand)
+        self.wanted.iter().chain(&self.own).any(|used| used.is_at(operand))
     }
 }
 
@@ -49,7 +54,8 @@ impl Step<'_> {
         let mut in_cache = self.operands(op, direction, image);
         while let Some((op, image)) = self.following(ops, direction, at) {
             let operands = self.operands(op, direction, image);
-            for operand in operands.wanted.into_iter().filter(|operand| operand.bytes() > 0 && !in_cache.contains(*operand)) {
+            let used = operands.wanted.into_iter().chain(operands.own_beginnings);
+            for operand in used.filter(|operand| operand.bytes() > 0 && !in_cache.contains(*operand)) {
                 if let Some(place) = upcoming.get_mut(found) {
                     *place = operand.first(MOST_BYTES);
                     found += 1;
@@ -83,20 +89,31 @@ impl Step<'_> {
         }
     }
 
+    /// The pixels of a tensor that a convolution computes first.
+    fn beginning(&self, operand: Upcoming, tensor: Id) -> Upcoming {
+        operand.first(size_of::<f32>() * RUN_PIXELS * self.memory.tensors[tensor].extent.channels)
+    }
+
     fn forward_operands(&self, op: &Op, image: usize) -> Operands {
         let tensor = |id: Id| self.memory.tensors[id].upcoming(image);
         let none = Upcoming::default();
         match *op {
             Op::Convolve { input, output, .. } => {
                 let own = match output {
-                    Output::Raw { raw, .. } => [tensor(raw), none],
-                    Output::Sum { x, to, .. } => [tensor(x), tensor(to)],
+                    Output::Raw { raw, .. } => [Some(raw), None],
+                    Output::Sum { x, to, .. } => [Some(x), Some(to)],
                 };
-                Operands { wanted: [input_tensor(input).map_or(none, tensor), none, none, none], own }
+                Operands {
+                    wanted: [input_tensor(input).map_or(none, tensor), none, none, none],
+                    own: own.map(|id| id.map_or(none, tensor)),
+                    own_beginnings: own.map(|id| id.map_or(none, |id| self.beginning(tensor(id), id))),
+                }
             }
-            Op::Head { from, .. } => Operands { wanted: [tensor(from), none, none, none], own: [none; 2] },
-            Op::AddNorm { raw, x, to, .. } => Operands { wanted: [tensor(raw), tensor(x), tensor(to), none], own: [none; 2] },
-            Op::Activate { raw, to, .. } => Operands { wanted: [tensor(raw), tensor(to), none, none], own: [none; 2] },
+            Op::Head { from, .. } => Operands { wanted: [tensor(from), none, none, none], ..Operands::default() },
+            Op::AddNorm { raw, x, to, .. } => {
+                Operands { wanted: [tensor(raw), tensor(x), tensor(to), none], ..Operands::default() }
+            }
+            Op::Activate { raw, to, .. } => Operands { wanted: [tensor(raw), tensor(to), none, none], ..Operands::default() },
         }
     }
 
@@ -109,22 +126,25 @@ impl Step<'_> {
             Op::Convolve { input, output, .. } => {
                 let x = input_tensor(input).map_or(none, tensor);
                 let (own, masked) = match input {
-                    Input::Tensor(id) | Input::Pooled(id) => (gradient(id), none),
-                    Input::Activated { .. } => (none, raw_gradient),
-                    Input::Images => (none, none),
+                    Input::Tensor(id) => ([gradient(id), self.beginning(gradient(id), id)], none),
+                    Input::Pooled(id) => ([gradient(id), none], none),
+                    Input::Activated { .. } => ([none; 2], raw_gradient),
+                    Input::Images => ([none; 2], none),
                 };
                 let wanted = match output {
                     Output::Raw { raw, .. } => [tensor(raw), raw_gradient, x, none],
                     Output::Sum { to, relu, .. } => [gradient(to), if relu { tensor(to) } else { none }, x, masked],
                 };
-                Operands { wanted, own: [own, none] }
+                Operands { wanted, own: [own[0], none], own_beginnings: [own[1], none] }
             }
             Op::AddNorm { raw, to, relu, .. } => {
                 let output = if relu { tensor(to) } else { none };
-                Operands { wanted: [gradient(to), output, tensor(raw), raw_gradient], own: [none; 2] }
+                Operands { wanted: [gradient(to), output, tensor(raw), raw_gradient], ..Operands::default() }
             }
-            Op::Activate { raw, to, .. } => Operands { wanted: [gradient(to), tensor(raw), raw_gradient, none], own: [none; 2] },
-            Op::Head { from, .. } => Operands { wanted: [none; OPERANDS], own: [gradient(from), none] },
+            Op::Activate { raw, to, .. } => {
+                Operands { wanted: [gradient(to), tensor(raw), raw_gradient, none], ..Operands::default() }
+            }
+            Op::Head { from, .. } => Operands { wanted: [none; OPERANDS], own: [gradient(from), none], ..Operands::default() },
         }
     }
 }
@@ -185,13 +205,33 @@ mod tests {
         step.phases.iter().filter_map(ops).find(sums).expect("a phase of a sum and a convolution")
     }
 
+    fn upcoming(wanted: &[Upcoming]) -> [Upcoming; UPCOMING] {
+        std::array::from_fn(|index| wanted.get(index).copied().unwrap_or_default())
+    }
+
+    #[test]
+    fn large_images_are_fetched_from_their_beginning_on() {
+        on_a_step(|step| {
+            let ops = phase_of_two(step, Direction::Forward);
+            let Op::AddNorm { to, .. } = step.graph.ops[ops.start] else { panic!("a sum") };
+            let whole = step.memory.tensors[to].upcoming(0);
+            let large = Upcoming::new(4096, 2 * RUN_PIXELS * 8 * size_of::<f32>());
+            assert_eq!(step.beginning(whole, to), whole);
+            assert_eq!(step.beginning(large, to).bytes(), RUN_PIXELS * 8 * size_of::<f32>());
+        });
+    }
+
     #[test]
     fn forward_a_convolution_fetches_what_the_sum_of_the_next_image_uses() {
         on_a_step(|step| {
             let ops = phase_of_two(step, Direction::Forward);
             let Op::AddNorm { raw, x, to, .. } = step.graph.ops[ops.start] else { panic!("a sum") };
+            let Op::Convolve { output: Output::Raw { raw: next_raw, .. }, .. } = step.graph.ops[ops.start + 1] else {
+                panic!("the first convolution of a block")
+            };
             let of_next = |id: Id| step.memory.tensors[id].upcoming(1);
-            let expected = [of_next(raw), of_next(x), of_next(to), Upcoming::default()];
+            // The convolution itself fetches its output of the next image, but for the pixels that it writes first: here all 30.
+            let expected = upcoming(&[of_next(raw), of_next(x), of_next(to), of_next(next_raw)]);
             assert_eq!(step.upcoming(&ops, Direction::Forward, ops.start + 1, 0), expected);
             assert_eq!(step.upcoming(&ops, Direction::Forward, ops.start + 1, 1), [Upcoming::default(); UPCOMING]);
         });
@@ -209,7 +249,9 @@ mod tests {
             };
             let tensor = |id: Id, image| step.memory.tensors[id].upcoming(image);
             // Of this image only the raw tensor before the sum: its output is the convolution's input, and its gradient was just written.
-            let expected = [tensor(raw, 0), tensor(next_raw, 1), step.memory.raw_gradient.upcoming(1..2), tensor(x, 1)];
+            let gradient = step.gradient_of(x).upcoming(1);
+            let expected =
+                upcoming(&[tensor(raw, 0), tensor(next_raw, 1), step.memory.raw_gradient.upcoming(1..2), tensor(x, 1), gradient]);
             assert_eq!(step.upcoming(&ops, Direction::Backward, ops.start + 1, 0), expected);
         });
     }
