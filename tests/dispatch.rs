@@ -193,7 +193,9 @@ fn no_vector_goes_through_the_stack_in_an_inner_loop() {
                     continue;
                 }
                 loops_with_multiply_adds += 1;
-                let is_spill = |text: &str| text.starts_with('v') && (text.contains("(%rsp") || text.contains("(%rbp"));
+                // `vmovq` moves eight bytes: an integer that the compiler keeps in a vector register for want of others.
+                let is_vector = |text: &str| text.starts_with('v') && !text.starts_with("vmovq ");
+                let is_spill = |text: &str| is_vector(text) && (text.contains("(%rsp") || text.contains("(%rbp"));
                 let spills: Vec<&str> = body.iter().map(|(_, text)| &text[..]).filter(|text| is_spill(text)).collect();
                 assert!(spills.is_empty(), "{isa}: {} of {} instructions: {spills:#?}", function.name, body.len());
             }
