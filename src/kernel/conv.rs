@@ -255,12 +255,14 @@ fn run_end(call: &ConvCall<'_>, h: usize) -> usize {
     end
 }
 
+/// Pixels that a kernel takes at a time, at most.
+pub(crate) const RUN_PIXELS: usize = LEAN_PIXELS as usize;
+
 /// How many of `rest` pixels the next run takes: as many whole tiles as it can, and no small rest for the last one, which would read
 /// all weights for a few pixels.
 fn run_length(rest: usize, tile_rows: usize) -> usize {
-    let most = LEAN_PIXELS as usize;
-    let whole = most / tile_rows * tile_rows;
-    if rest <= most {
+    let whole = RUN_PIXELS / tile_rows * tile_rows;
+    if rest <= RUN_PIXELS {
         rest
     } else if rest < 2 * whole {
         rest.div_ceil(tile_rows).div_ceil(2) * tile_rows

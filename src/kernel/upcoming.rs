@@ -1,7 +1,7 @@
 //! Memory that somebody will use soon, which kernels fetch while they compute.
 #![forbid(unsafe_code)]
 
-use crate::ffi::{LEAN_FETCHES, LEAN_PIXELS, LEAN_RESIDUAL, LeanConvArgs};
+use crate::ffi::{LEAN_FETCHES, LEAN_RESIDUAL, LeanConvArgs};
 
 /// A run of memory that kernels bring into the second level of cache while they compute. Only its address is used: nothing is
 /// borrowed, read or written, and any address will do.
@@ -39,7 +39,8 @@ impl Upcoming {
     }
 }
 
-/// What to fetch into the second level of cache while a convolution computes, spread evenly over the call.
+/// What to fetch into the second level of cache while a convolution computes, spread evenly over the call: first output and residual,
+/// then one run of memory after the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ahead {
     /// Output and residual of the pixels after those that are being computed, where they lie side by side: worth it where these tensors
@@ -51,9 +52,6 @@ pub struct Ahead {
 
 /// Runs of memory that a call can fetch besides output and residual.
 pub const UPCOMING: usize = LEAN_FETCHES as usize - OWN_FETCHES;
-
-/// Pixels that a kernel takes at a time, at most.
-pub const RUN_PIXELS: usize = LEAN_PIXELS as usize;
 
 /// Output and residual.
 const OWN_FETCHES: usize = 2;

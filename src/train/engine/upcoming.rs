@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::graph::{Id, Input, Op, Output};
 use super::step::Step;
-use crate::kernel::upcoming::{RUN_PIXELS, UPCOMING, Upcoming};
+use crate::kernel::conv::RUN_PIXELS;
+use crate::kernel::upcoming::{UPCOMING, Upcoming};
 
 /// Bytes of an image that are worth fetching: of larger ones the beginning, so that what several operands need stays in the second level of
 /// cache together with what is in use.
@@ -24,18 +25,15 @@ pub(super) enum Direction {
 /// Most operands of an operator.
 const OPERANDS: usize = 4;
 
-/// Images that a convolution writes and adds to its output, at most.
-const OWN_OPERANDS: usize = 2;
-
 /// Images that an operator reads or writes.
 #[derive(Default)]
 struct Operands {
     /// Those that have to be fetched for it.
     wanted: [Upcoming; OPERANDS],
     /// Those that a convolution fetches itself as it writes them.
-    own: [Upcoming; OWN_OPERANDS],
-    /// Their beginnings, which it writes before it could fetch them.
-    own_beginnings: [Upcoming; OWN_OPERANDS],
+    own: [Upcoming; 2],
+    /// Bytes at their beginning that it uses before it could have fetched them.
+    unfetched: usize,
 }
 
 impl Operands {
@@ -54,7 +52,8 @@ impl Step<'_> {
         let mut in_cache = self.operands(op, direction, image);
         while let Some((op, image)) = self.following(ops, direction, at) {
             let operands = self.operands(op, direction, image);
-            let used = operands.wanted.into_iter().chain(operands.own_beginnings);
+            let beginnings = operands.own.into_iter().map(|own| own.first(operands.unfetched));
+            let used = operands.wanted.into_iter().chain(beginnings);
             for operand in used.filter(|operand| operand.bytes() > 0 && !in_cache.contains(*operand)) {
                 if let Some(place) = upcoming.get_mut(found) {
                     *place = operand.first(MOST_BYTES);
@@ -89,9 +88,9 @@ impl Step<'_> {
         }
     }
 
-    /// The pixels of a tensor that a convolution computes first.
-    fn beginning(&self, operand: Upcoming, tensor: Id) -> Upcoming {
-        operand.first(size_of::<f32>() * RUN_PIXELS * self.memory.tensors[tensor].extent.channels)
+    /// Bytes of the first pixels of a tensor's image, which a kernel computes together.
+    fn first_run(&self, tensor: Id) -> usize {
+        size_of::<f32>() * RUN_PIXELS * self.memory.tensors[tensor].extent.channels
     }
 
     fn forward_operands(&self, op: &Op, image: usize) -> Operands {
@@ -99,15 +98,12 @@ impl Step<'_> {
         let none = Upcoming::default();
         match *op {
             Op::Convolve { input, output, .. } => {
-                let own = match output {
-                    Output::Raw { raw, .. } => [Some(raw), None],
-                    Output::Sum { x, to, .. } => [Some(x), Some(to)],
+                let (own, to) = match output {
+                    Output::Raw { raw, .. } => ([tensor(raw), none], raw),
+                    Output::Sum { x, to, .. } => ([tensor(x), tensor(to)], to),
                 };
-                Operands {
-                    wanted: [input_tensor(input).map_or(none, tensor), none, none, none],
-                    own: own.map(|id| id.map_or(none, tensor)),
-                    own_beginnings: own.map(|id| id.map_or(none, |id| self.beginning(tensor(id), id))),
-                }
+                let wanted = [input_tensor(input).map_or(none, tensor), none, none, none];
+                Operands { wanted, own, unfetched: self.first_run(to) }
             }
             Op::Head { from, .. } => Operands { wanted: [tensor(from), none, none, none], ..Operands::default() },
             Op::AddNorm { raw, x, to, .. } => {
@@ -125,17 +121,17 @@ impl Step<'_> {
         match *op {
             Op::Convolve { input, output, .. } => {
                 let x = input_tensor(input).map_or(none, tensor);
-                let (own, masked) = match input {
-                    Input::Tensor(id) => ([gradient(id), self.beginning(gradient(id), id)], none),
-                    Input::Pooled(id) => ([gradient(id), none], none),
-                    Input::Activated { .. } => ([none; 2], raw_gradient),
-                    Input::Images => ([none; 2], none),
+                let (own, unfetched, masked) = match input {
+                    Input::Tensor(id) => (gradient(id), self.first_run(id), none),
+                    Input::Pooled(id) => (gradient(id), 0, none),
+                    Input::Activated { .. } => (none, 0, raw_gradient),
+                    Input::Images => (none, 0, none),
                 };
                 let wanted = match output {
                     Output::Raw { raw, .. } => [tensor(raw), raw_gradient, x, none],
                     Output::Sum { to, relu, .. } => [gradient(to), if relu { tensor(to) } else { none }, x, masked],
                 };
-                Operands { wanted, own: [own[0], none], own_beginnings: [own[1], none] }
+                Operands { wanted, own: [own, none], unfetched }
             }
             Op::AddNorm { raw, to, relu, .. } => {
                 let output = if relu { tensor(to) } else { none };
@@ -173,11 +169,14 @@ mod tests {
     use crate::train::engine::step::{Phase, phases};
     use crate::train::loss::StepLoss;
 
-    /// Calls `check` with a step on two images of a network with two blocks of two norms each.
+    /// Bytes of 64 pixels of the networks' 8 channels.
+    const FIRST_RUN: usize = 64 * 8 * 4;
+
+    /// Calls `check` with a step on two images of 120 pixels, of a network with two blocks of two norms each.
     fn on_a_step(check: impl Fn(&Step<'_>)) {
         let kernels = Kernels::of(Isa::Portable).unwrap();
         let block = Block::default().with_norms(2).with_relu_after_sum(true);
-        let network = Network::builder().with_input([3, 6, 5]).with_stage_of(8, 2, &block).build().unwrap();
+        let network = Network::builder().with_input([3, 12, 10]).with_stage_of(8, 2, &block).build().unwrap();
         let graph = Graph::new(&network, kernels).unwrap();
         let (slots, phases) = (Slots::new(&graph, Recompute::None), phases(&graph, Recompute::None));
         let memory = Memory::new(&graph, &slots, network.input(), 2, 1);
@@ -210,18 +209,6 @@ mod tests {
     }
 
     #[test]
-    fn large_images_are_fetched_from_their_beginning_on() {
-        on_a_step(|step| {
-            let ops = phase_of_two(step, Direction::Forward);
-            let Op::AddNorm { to, .. } = step.graph.ops[ops.start] else { panic!("a sum") };
-            let whole = step.memory.tensors[to].upcoming(0);
-            let large = Upcoming::new(4096, 2 * RUN_PIXELS * 8 * size_of::<f32>());
-            assert_eq!(step.beginning(whole, to), whole);
-            assert_eq!(step.beginning(large, to).bytes(), RUN_PIXELS * 8 * size_of::<f32>());
-        });
-    }
-
-    #[test]
     fn forward_a_convolution_fetches_what_the_sum_of_the_next_image_uses() {
         on_a_step(|step| {
             let ops = phase_of_two(step, Direction::Forward);
@@ -230,8 +217,8 @@ mod tests {
                 panic!("the first convolution of a block")
             };
             let of_next = |id: Id| step.memory.tensors[id].upcoming(1);
-            // The convolution itself fetches its output of the next image, but for the pixels that it writes first: here all 30.
-            let expected = upcoming(&[of_next(raw), of_next(x), of_next(to), of_next(next_raw)]);
+            // The convolution itself fetches its output of the next image, but for the 64 pixels that it writes first.
+            let expected = upcoming(&[of_next(raw), of_next(x), of_next(to), of_next(next_raw).first(FIRST_RUN)]);
             assert_eq!(step.upcoming(&ops, Direction::Forward, ops.start + 1, 0), expected);
             assert_eq!(step.upcoming(&ops, Direction::Forward, ops.start + 1, 1), [Upcoming::default(); UPCOMING]);
         });
@@ -249,7 +236,7 @@ mod tests {
             };
             let tensor = |id: Id, image| step.memory.tensors[id].upcoming(image);
             // Of this image only the raw tensor before the sum: its output is the convolution's input, and its gradient was just written.
-            let gradient = step.gradient_of(x).upcoming(1);
+            let gradient = step.gradient_of(x).upcoming(1).first(FIRST_RUN);
             let expected =
                 upcoming(&[tensor(raw, 0), tensor(next_raw, 1), step.memory.raw_gradient.upcoming(1..2), tensor(x, 1), gradient]);
             assert_eq!(step.upcoming(&ops, Direction::Backward, ops.start + 1, 0), expected);
