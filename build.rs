@@ -49,7 +49,8 @@ fn kernels(out: &std::path::Path) -> (String, Vec<String>) {
         let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR"));
         let arch = variable("CARGO_CFG_TARGET_ARCH");
         let all_kernels = env::var_os("CARGO_FEATURE_ALL_KERNELS").is_some();
-        let target = compile::Target { arch: &arch, version: &version, out, manifest: &manifest, all_kernels };
+        let bf16 = env::var_os("CARGO_FEATURE_BF16").is_some();
+        let target = compile::Target { arch: &arch, version: &version, out, manifest: &manifest, all_kernels, bf16 };
         compile::compile(&target).unwrap_or_else(|message| {
             println!("cargo::error={message}");
             (Vec::new(), Vec::new())

@@ -6,6 +6,8 @@
 pub struct Row {
     /// What it computes; also names its template.
     pub op: &'static str,
+    /// The type of inputs, matrix and outputs: a word of `DTYPES`. Sums are f32.
+    pub dtype: &'static str,
     /// The instruction set: a name of the ISA table.
     pub isa: &'static str,
     /// The stencil, for kernels that are specialised for one.
@@ -17,20 +19,25 @@ pub struct Row {
 }
 
 const fn tiled(op: &'static str, isa: &'static str, rows: usize, columns: usize) -> Row {
-    Row { op, isa, spatial: None, tile: (rows, columns), ship: true }
+    Row { op, dtype: "f32", isa, spatial: None, tile: (rows, columns), ship: true }
 }
 
 const fn stencil(op: &'static str, isa: &'static str, spatial: &'static str, rows: usize, columns: usize) -> Row {
-    Row { op, isa, spatial: Some(spatial), tile: (rows, columns), ship: true }
+    Row { op, dtype: "f32", isa, spatial: Some(spatial), tile: (rows, columns), ship: true }
 }
 
 const fn elementwise(op: &'static str, isa: &'static str, lanes: usize) -> Row {
-    Row { op, isa, spatial: None, tile: (0, lanes), ship: true }
+    Row { op, dtype: "f32", isa, spatial: None, tile: (0, lanes), ship: true }
 }
 
 /// A row that only the feature `all-kernels` compiles.
 const fn candidate(row: Row) -> Row {
     Row { ship: false, ..row }
+}
+
+/// A row whose inputs, matrix and outputs are bf16.
+const fn bf16(row: Row) -> Row {
+    Row { dtype: "bf16", ..row }
 }
 
 /// The rows of every tier, one tier after the other, and then single rows.
@@ -85,6 +92,13 @@ pub const ROWS: &[Row] = registry! {
     }
     // What one tier has alone, and candidates: other tiles, which the regret bench compares with the ones in force.
     single {
+        bf16(stencil("fused", "avx512bf16", "cross4", 12, 32));
+        bf16(stencil("fused", "avx512bf16", "cross5", 12, 32));
+        bf16(stencil("fused", "avx512bf16", "box9", 12, 32));
+        bf16(stencil("fused", "avx512bf16", "row3", 12, 32));
+        bf16(stencil("fused", "avx512bf16", "col3", 12, 32));
+        bf16(stencil("fused", "avx512bf16", "box25", 12, 32));
+        bf16(tiled("dense", "avx512bf16", 12, 32));
         candidate(stencil("fused", "avx512", "cross5", 12, 32));
         candidate(stencil("fused", "avx512", "cross5", 8, 32));
         candidate(stencil("fused", "avx512", "cross5", 16, 16));

@@ -8,6 +8,8 @@ use crate::kernel::conv::ConvKernel;
 use crate::kernel::elementwise::Elementwise;
 use crate::kernel::gradient::{StencilGradientKernel, WeightGradientKernel};
 use crate::stencil::Stencil;
+#[cfg(feature = "bf16")]
+use half::bf16;
 use std::sync::OnceLock;
 
 /// Every stencil has kernels; they lie in the order of [`Stencil::ALL`], which is that of its variants.
@@ -27,6 +29,55 @@ pub struct Kernels {
     pub weight_gradient: WeightGradientKernel,
     /// Everything that works value by value.
     pub elementwise: Elementwise,
+    /// Convolutions of bf16.
+    #[cfg(feature = "bf16")]
+    pub bf16: Bf16Kernels,
+}
+
+/// The convolutions of bf16 of one instruction set.
+#[cfg(feature = "bf16")]
+#[derive(Clone)]
+pub struct Bf16Kernels {
+    fused: [ConvKernel<bf16>; STENCILS],
+    /// Dense convolutions.
+    pub dense: ConvKernel<bf16>,
+}
+
+#[cfg(feature = "bf16")]
+impl Bf16Kernels {
+    /// The fused kernel for a stencil.
+    pub fn fused(&self, stencil: Stencil) -> ConvKernel<bf16> {
+        self.fused[stencil as usize]
+    }
+
+    fn portable() -> Self {
+        let fused = |index: usize| {
+            let stencil = Stencil::ALL[index];
+            let name = match stencil {
+                Stencil::Cross4 => "lean_fused_bf16_portable_cross4_1x32",
+                Stencil::Cross5 => "lean_fused_bf16_portable_cross5_1x32",
+                Stencil::Box9 => "lean_fused_bf16_portable_box9_1x32",
+                Stencil::Row3 => "lean_fused_bf16_portable_row3_1x32",
+                Stencil::Col3 => "lean_fused_bf16_portable_col3_1x32",
+                Stencil::Box25 => "lean_fused_bf16_portable_box25_1x32",
+            };
+            ConvKernel::portable(name, Some(stencil))
+        };
+        let dense = ConvKernel::portable("lean_dense_bf16_portable_1x32", None);
+        Bf16Kernels { fused: std::array::from_fn(fused), dense }
+    }
+
+    /// Puts a compiled row in force.
+    fn put(&mut self, row: &ffi::Kernel) {
+        let stencil = Stencil::ALL.iter().position(|stencil| Some(stencil.name()) == row.spatial);
+        match (row.function, stencil) {
+            (Function::Conv(function), Some(index)) => {
+                self.fused[index] = ConvKernel::native(row.name, Some(Stencil::ALL[index]), row.tile.0, function);
+            }
+            (Function::Conv(function), None) => self.dense = ConvKernel::native(row.name, None, row.tile.0, function),
+            _ => {}
+        }
+    }
 }
 
 impl Kernels {
@@ -35,7 +86,7 @@ impl Kernels {
     /// # Errors
     /// [`Error::Isa`] if the tier cannot run here.
     pub fn of(isa: Isa) -> Result<&'static Kernels> {
-        static TABLES: [OnceLock<Kernels>; 4] = [const { OnceLock::new() }; 4];
+        static TABLES: [OnceLock<Kernels>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];
         let isa = isa.require()?;
         let index = Isa::ALL.iter().position(|other| *other == isa).unwrap_or(0);
         Ok(TABLES[index].get_or_init(|| Kernels::overlay(isa)))
@@ -95,6 +146,8 @@ impl Kernels {
             dense: ConvKernel::portable("lean_dense_f32_portable_1x32", None),
             weight_gradient: WeightGradientKernel { name: "lean_weightgradient_f32_portable_1x32", native: None },
             elementwise: Elementwise::default(),
+            #[cfg(feature = "bf16")]
+            bf16: Bf16Kernels::portable(),
         }
     }
 
@@ -116,12 +169,17 @@ impl Kernels {
     fn overlay(isa: Isa) -> Self {
         let mut kernels = Kernels { isa, ..Kernels::portable() };
         // In reverse, so that of several rows for one operator the registry's first one stays.
-        ffi::KERNELS.iter().rev().filter(|row| row.isa == isa).for_each(|row| kernels.put(row));
+        ffi::KERNELS.iter().rev().filter(|row| [isa, isa.base()].contains(&row.isa)).for_each(|row| kernels.put(row));
         kernels
     }
 
     /// Puts a compiled row of this tier in force.
     fn put(&mut self, row: &ffi::Kernel) {
+        if row.dtype != "f32" {
+            #[cfg(feature = "bf16")]
+            self.bf16.put(row);
+            return;
+        }
         let stencil = Stencil::ALL.iter().position(|stencil| Some(stencil.name()) == row.spatial);
         match (row.function, stencil) {
             (Function::Conv(function), Some(index)) => {
@@ -163,6 +221,10 @@ mod tests {
                 let row = row.1;
                 let stencil = row.spatial.map(|name| name.parse::<Stencil>().unwrap());
                 let reached = match row.function {
+                    #[cfg(feature = "bf16")]
+                    Function::Conv(_) if row.dtype == "bf16" => {
+                        stencil.map_or(kernels.bf16.dense.name, |stencil| kernels.bf16.fused(stencil).name) == row.name
+                    }
                     Function::Conv(_) if row.op == "grouped" => kernels.grouped.name == row.name,
                     Function::Conv(_) => stencil.map_or(kernels.dense.name, |stencil| kernels.fused(stencil).name) == row.name,
                     Function::WeightGradient(_) => kernels.weight_gradient.name == row.name,

@@ -19,11 +19,13 @@ pub enum Isa {
     Avx2,
     /// 512-bit vectors of x86-64 (F, VL, BW, DQ).
     Avx512,
+    /// [`Isa::Avx512`] with dot products of pairs of bf16 (`AVX512_BF16`): in f32 the same kernels. Of use to the feature `bf16` alone.
+    Avx512Bf16,
 }
 
 impl Isa {
     /// Every tier, portable first.
-    pub const ALL: [Isa; 4] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512];
+    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
 
     /// The word used in kernel names, in `LEANRESNET_ISA` and on the command line.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,16 @@ impl Isa {
             Isa::Neon => "neon",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
+            Isa::Avx512Bf16 => "avx512bf16",
+        }
+    }
+
+    /// The tier whose f32 kernels this one runs: itself, but for tiers that only add kernels of lower precision to another one's.
+    #[must_use]
+    pub fn base(self) -> Isa {
+        match self {
+            Isa::Avx512Bf16 => Isa::Avx512,
+            other => other,
         }
     }
 
@@ -41,7 +53,9 @@ impl Isa {
         if cfg!(miri) {
             return self == Isa::Portable;
         }
-        self == Isa::Portable || (ffi::KERNELS.iter().any(|kernel| kernel.isa == self) && ffi::detected(self))
+        let has_kernels =
+            |isa: Isa| isa == Isa::Portable || (ffi::KERNELS.iter().any(|kernel| kernel.isa == isa) && ffi::detected(isa));
+        has_kernels(self) && has_kernels(self.base())
     }
 
     /// The tiers that can run here, portable first.
@@ -49,7 +63,7 @@ impl Isa {
         Isa::ALL.into_iter().filter(|isa| isa.is_available())
     }
 
-    /// The best available tier, or the one that the environment variable `LEANRESNET_ISA` forces. Read once.
+    /// The best available tier for f32, or the one that the environment variable `LEANRESNET_ISA` forces. Read once.
     ///
     /// # Errors
     /// [`Error::Isa`] if the variable names an unknown or unavailable tier: it is never ignored.
@@ -60,7 +74,7 @@ impl Isa {
                 let name = name.to_string_lossy().into_owned();
                 name.parse::<Isa>().ok().filter(|isa| isa.is_available()).ok_or(name)
             }
-            None => Ok(Isa::available().max().unwrap_or(Isa::Portable)),
+            None => Ok(Isa::available().filter(|isa| isa.base() == *isa).max().unwrap_or(Isa::Portable)),
         });
         active.clone().map_err(|requested| unavailable(&requested))
     }

@@ -27,7 +27,8 @@ fn names_say_what_the_row_says() {
     for row in ROWS {
         let name = format(row);
         let fields = parse(&name).unwrap_or_else(|| panic!("{name} does not parse"));
-        assert_eq!((fields.op, fields.isa, fields.spatial, fields.tile), (row.op, row.isa, row.spatial, row.tile), "{name}");
+        let of_row = (row.op, row.dtype, row.isa, row.spatial, row.tile);
+        assert_eq!((fields.op, fields.dtype, fields.isa, fields.spatial, fields.tile), of_row, "{name}");
     }
     assert_eq!(format(&ROWS[1]), "lean_fused_f32_avx512_cross5_14x32");
 }
@@ -75,8 +76,11 @@ fn the_registry_is_valid_and_without_duplicates() {
 #[test]
 fn every_instruction_set_has_every_operator() {
     for isa in isa::ISAS {
-        for (op, _) in OPS {
-            let rows: Vec<&Row> = ROWS.iter().filter(|row| row.isa == isa.name && row.op == *op && row.ship).collect();
+        let dtype = if isa.base.is_none() { "f32" } else { "bf16" };
+        // In bf16 there are the operators of inference.
+        for (op, _) in OPS.iter().filter(|(op, _)| dtype == "f32" || ["fused", "dense"].contains(op)) {
+            let rows: Vec<&Row> =
+                ROWS.iter().filter(|row| (row.isa, row.dtype, row.op) == (isa.name, dtype, *op) && row.ship).collect();
             let spatial: Vec<_> = rows.iter().filter_map(|row| row.spatial).collect();
             let specialised = ["fused", "stencilgradient"].contains(op);
             let expected: Vec<_> = STENCILS.iter().map(|(name, _)| *name).filter(|_| specialised).collect();
@@ -88,10 +92,11 @@ fn every_instruction_set_has_every_operator() {
 
 #[test]
 fn rows_that_cannot_work_are_refused_by_name() {
-    let dense = Row { op: "dense", isa: "avx512", spatial: None, tile: (14, 32), ship: true };
-    let fused = Row { op: "fused", isa: "avx2", spatial: Some("cross5"), tile: (6, 16), ship: true };
-    let pool = Row { op: "pool", isa: "neon", spatial: None, tile: (0, 4), ship: true };
-    validate(&[dense, fused, pool]).expect("three good rows");
+    let dense = Row { op: "dense", dtype: "f32", isa: "avx512", spatial: None, tile: (14, 32), ship: true };
+    let fused = Row { op: "fused", dtype: "f32", isa: "avx2", spatial: Some("cross5"), tile: (6, 16), ship: true };
+    let pool = Row { op: "pool", dtype: "f32", isa: "neon", spatial: None, tile: (0, 4), ship: true };
+    let bf16 = Row { op: "fused", dtype: "bf16", isa: "avx512bf16", spatial: Some("box9"), tile: (12, 32), ship: true };
+    validate(&[dense, fused, pool, bf16]).expect("four good rows");
     let refused = [
         (Row { isa: "sse9", ..dense }, "unknown instruction set"),
         (Row { op: "convolve", ..dense }, "unknown operator"),
@@ -108,6 +113,12 @@ fn rows_that_cannot_work_are_refused_by_name() {
         (Row { tile: (15, 32), ..dense }, "needs 33 registers of 32"),
         (Row { tile: (7, 16), ..fused }, "needs 17 registers of 16"),
         (Row { isa: "neon", tile: (11, 8), ..dense }, "needs 35 registers of 32"),
+        (Row { dtype: "f64", ..dense }, "unknown type"),
+        (Row { tile: (12, 16), ..bf16 }, "whole panels"),
+        (Row { op: "grouped", spatial: None, ..bf16 }, "fused and dense"),
+        (Row { op: "weightgradient", spatial: None, ..bf16 }, "fused and dense"),
+        (Row { isa: "avx512", ..bf16 }, "lower precision"),
+        (Row { isa: "avx512bf16", ..dense }, "lower precision"),
         (Row { tile: (0, 8), ..pool }, "their 4 lanes"),
         (Row { tile: (2, 4), ..pool }, "their 4 lanes"),
     ];
@@ -185,7 +196,7 @@ fn members_in_c(name: &str) -> Vec<(String, String)> {
     let without_comments: String = body.split("/*").map(|part| part.split_once("*/").map_or(part, |(_, code)| code)).collect();
     let mut members = Vec::new();
     for declaration in without_comments.split(';').map(str::trim).filter(|declaration| !declaration.is_empty()) {
-        let (kind, rest) = ["const float", "float", "double", "int64_t", "uint64_t"]
+        let (kind, rest) = ["const float", "const void", "float", "void", "double", "int64_t", "uint64_t"]
             .into_iter()
             .find_map(|kind| declaration.strip_prefix(kind).map(|rest| (kind, rest)))
             .unwrap_or_else(|| panic!("{declaration}: a type of other than 64 bits?"));
@@ -194,6 +205,8 @@ fn members_in_c(name: &str) -> Vec<(String, String)> {
             let scalar = match (kind, is_pointer) {
                 ("const float", true) => "*const f32",
                 ("float", true) => "*mut f32",
+                ("const void", true) => "*const ::core::ffi::c_void",
+                ("void", true) => "*mut ::core::ffi::c_void",
                 ("double", true) => "*mut f64",
                 ("double", false) => "f64",
                 ("int64_t", false) => "i64",

@@ -47,7 +47,10 @@ fn report(value: Option<&str>) -> String {
 
 #[test]
 fn without_the_variable_the_best_tier_is_in_force() {
-    assert_eq!(report(None), format!("tier: {}", Isa::available().max().expect("portable at least")));
+    assert_eq!(
+        report(None),
+        format!("tier: {}", Isa::available().filter(|isa| isa.base() == *isa).max().expect("portable at least"))
+    );
 }
 
 #[test]
@@ -75,7 +78,7 @@ fn tiers_come_with_their_kernels() {
             Ok(kernels) => {
                 assert_eq!(kernels.isa, isa);
                 assert!(compiled || isa == Isa::Portable);
-                let word = format!("_f32_{isa}_");
+                let word = format!("_f32_{}_", isa.base());
                 assert!(kernels.dense.name.contains(&word) && kernels.weight_gradient.name.contains(&word), "{isa}");
             }
             Err(error) => assert!(!isa.is_available() && error.to_string().contains(isa.name()), "{error}"),
@@ -189,7 +192,8 @@ fn no_vector_goes_through_the_stack_in_an_inner_loop() {
         let mut loops_with_multiply_adds = 0;
         for function in &functions {
             for body in innermost_loops(function) {
-                if !body.iter().any(|(_, instruction)| instruction.starts_with("vfmadd")) {
+                let multiplies = |text: &str| text.starts_with("vfmadd") || text.starts_with("vdpbf16ps");
+                if !body.iter().any(|(_, instruction)| multiplies(instruction)) {
                     continue;
                 }
                 loops_with_multiply_adds += 1;
@@ -201,6 +205,6 @@ fn no_vector_goes_through_the_stack_in_an_inner_loop() {
             }
         }
         // Every size of a tile, whole and masked, of every convolution: the text was understood.
-        assert!(loops_with_multiply_adds > 100, "{isa}: {loops_with_multiply_adds} loops");
+        assert!(loops_with_multiply_adds > 60, "{isa}: {loops_with_multiply_adds} loops");
     }
 }

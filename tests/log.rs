@@ -50,7 +50,7 @@ fn nothing_is_written_unless_asked_for() {
 #[test]
 fn dispatch_names_the_instruction_set_and_the_kernel_of_every_convolution() {
     let lines = lines(Some("dispatch"));
-    let isa = Isa::available().max().unwrap();
+    let isa = Isa::available().filter(|isa| isa.base() == *isa).max().unwrap();
     assert_eq!(lines[0], format!("dispatch isa {isa} (the best of this machine), threads 1"));
     assert_eq!(second_words(&lines[1..], "dispatch "), ["stem.conv", "stages.0.0.conv1", "stages.0.0.conv2", "head"]);
     let fused = &lines[2];

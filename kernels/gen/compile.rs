@@ -12,6 +12,7 @@ pub struct Target<'a> {
     pub out: &'a Path,
     pub manifest: &'a Path,
     pub all_kernels: bool,
+    pub bf16: bool,
 }
 
 /// Compiles every instruction set of the target. Returns the rows that are in the library now, and one message per failure.
@@ -20,7 +21,7 @@ pub fn compile(target: &Target) -> Result<(Vec<Row>, Vec<String>), String> {
     refuse_fast_math()?;
     let mut compiled = Vec::new();
     let mut failures = Vec::new();
-    for isa in ISAS.iter().filter(|isa| isa.arch == target.arch) {
+    for isa in ISAS.iter().filter(|isa| isa.arch == target.arch && (isa.base.is_none() || target.bf16)) {
         let rows: Vec<Row> = ROWS.iter().filter(|row| row.isa == isa.name && (row.ship || target.all_kernels)).copied().collect();
         match compile_isa(target, isa, &rows) {
             // Whoever compiled an instruction set emits its cfg and its rows, and nobody else does.

@@ -16,6 +16,8 @@ pub struct Isa {
     pub flags: &'static [&'static str],
     /// What the processor must report, in the words of `is_x86_feature_detected!` (which also asks the operating system).
     pub features: &'static [&'static str],
+    /// For a tier that only adds kernels of lower precision to those of another one: that one.
+    pub base: Option<&'static str>,
     /// True if a multiplication can take one lane of a register as its factor (no broadcasts needed).
     pub lane_fma: bool,
 }
@@ -30,6 +32,7 @@ pub const ISAS: &[Isa] = &[
         registers: 32,
         flags: &[],
         features: &["neon"],
+        base: None,
         lane_fma: true,
     },
     Isa {
@@ -40,6 +43,7 @@ pub const ISAS: &[Isa] = &[
         registers: 16,
         flags: &["-mavx2", "-mfma"],
         features: &["avx2", "fma"],
+        base: None,
         lane_fma: false,
     },
     Isa {
@@ -50,6 +54,27 @@ pub const ISAS: &[Isa] = &[
         registers: 32,
         flags: &["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
         features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"],
+        base: None,
+        lane_fma: false,
+    },
+    Isa {
+        name: "avx512bf16",
+        arch: "x86_64",
+        variant: "Avx512Bf16",
+        lanes: 16,
+        registers: 32,
+        flags: &[
+            "-mavx512f",
+            "-mavx512vl",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mavx512bf16",
+            "-mavx2",
+            "-mfma",
+            "-mprefer-vector-width=512",
+        ],
+        features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512bf16", "avx2", "fma"],
+        base: Some("avx512"),
         lane_fma: false,
     },
 ];

@@ -3,7 +3,7 @@
 //   lean_<op>_<dtype>_<isa>[_<spatial>[_s<stride>]]_<tile>
 //
 // op       a word of OPS; also the name of the template's branch
-// dtype    f32
+// dtype    f32 | bf16: of inputs, matrix and outputs; sums are f32
 // spatial  cross4 | cross5 | box9 | row3 | col3 | box25, for kernels specialised for a stencil
 // stride   for kernels that know one stride alone: s1; to the others a stride is a step in their arguments
 // tile     <rows>x<columns> of the output block held in registers, or v<lanes> for kernels without a block
@@ -33,12 +33,24 @@ pub const OPS: &[(&str, &str)] = &[
     ("peak", "elementwise.c.in"),
 ];
 
+/// Types of inputs, matrix and outputs.
+pub const DTYPES: &[&str] = &["f32", "bf16"];
+
+/// The file of a row's template.
+pub fn template(row: &Row) -> Option<&'static str> {
+    let (_, file) = OPS.iter().find(|(op, _)| *op == row.op)?;
+    Some(match (row.dtype, *file) {
+        ("bf16", "conv.c.in") => "convbf16.c.in",
+        (_, file) => file,
+    })
+}
+
 /// The name of a row's kernel.
 pub fn format(row: &Row) -> String {
     let spatial = row.spatial.map_or(String::new(), |spatial| format!("_{spatial}{}", stride(row.op)));
     let (rows, columns) = row.tile;
     let tile = if rows == 0 { format!("v{columns}") } else { format!("{rows}x{columns}") };
-    format!("lean_{}_f32_{}{spatial}_{tile}", row.op, row.isa)
+    format!("lean_{}_{}_{}{spatial}_{tile}", row.op, row.dtype, row.isa)
 }
 
 /// The stride that an operator's kernels are specialised for.
@@ -50,6 +62,7 @@ fn stride(op: &str) -> &'static str {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Fields<'a> {
     pub op: &'a str,
+    pub dtype: &'a str,
     pub isa: &'a str,
     pub spatial: Option<&'a str>,
     pub tile: (usize, usize),
@@ -63,7 +76,11 @@ pub fn parse(name: &str) -> Option<Fields<'_>> {
         return None;
     }
     let op = next()?;
-    if !OPS.iter().any(|(word, _)| *word == op) || next()? != "f32" {
+    if !OPS.iter().any(|(word, _)| *word == op) {
+        return None;
+    }
+    let dtype = next()?;
+    if !DTYPES.contains(&dtype) {
         return None;
     }
     let isa = next()?;
@@ -86,7 +103,7 @@ pub fn parse(name: &str) -> Option<Fields<'_>> {
         let (rows, columns) = word.split_once('x')?;
         (number(rows)?, number(columns)?)
     };
-    if next().is_some() { None } else { Some(Fields { op, isa, spatial, tile }) }
+    if next().is_some() { None } else { Some(Fields { op, dtype, isa, spatial, tile }) }
 }
 
 /// A positive decimal number without sign or leading zeros: every kernel has one name.

@@ -26,7 +26,9 @@ const BOX25: [(i64, i64); 25] = {
 
 /// The templates' texts, by file name.
 const TEMPLATES: &[(&str, &str)] = &[
+    ("pixels.c.in", include_str!("../templates/pixels.c.in")),
     ("conv.c.in", include_str!("../templates/conv.c.in")),
+    ("convbf16.c.in", include_str!("../templates/convbf16.c.in")),
     ("weightgradient.c.in", include_str!("../templates/weightgradient.c.in")),
     ("stencilgradient.c.in", include_str!("../templates/stencilgradient.c.in")),
     ("elementwise.c.in", include_str!("../templates/elementwise.c.in")),
@@ -109,7 +111,7 @@ fn taps_at_once(row: &Row, registers: usize) -> usize {
 /// The C unit of a row.
 pub fn render(row: &Row, version: &str) -> Result<String, String> {
     let isa = isa::isa(row.isa).ok_or("unknown instruction set")?;
-    let (_, file) = name::OPS.iter().find(|(op, _)| *op == row.op).ok_or("unknown operator")?;
+    let file = name::template(row).ok_or("unknown operator")?;
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     for (name, text) in TEMPLATES {

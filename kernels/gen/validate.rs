@@ -20,7 +20,16 @@ pub fn validate(rows: &[Row]) -> Result<(), String> {
 
 fn check(row: &Row) -> Result<(), String> {
     let isa = isa::isa(row.isa).ok_or("unknown instruction set")?;
-    let (_, template) = name::OPS.iter().find(|(op, _)| *op == row.op).ok_or("unknown operator")?;
+    let template = name::template(row).ok_or("unknown operator")?;
+    if !name::DTYPES.contains(&row.dtype) {
+        return Err("unknown type".into());
+    }
+    if row.dtype != "f32" && (template != "convbf16.c.in" || row.op == "grouped" || row.tile.1 != PANEL) {
+        return Err("bf16 kernels are fused and dense convolutions, with tiles of whole panels".into());
+    }
+    if (row.dtype == "f32") != isa.base.is_none() {
+        return Err("tiers of lower precision have kernels of that precision, and no others do".into());
+    }
     let specialised = matches!(row.op, "fused" | "stencilgradient");
     match row.spatial {
         Some(stencil) if !template::STENCILS.iter().any(|(known, _)| *known == stencil) => return Err("unknown stencil".into()),
@@ -29,7 +38,7 @@ fn check(row: &Row) -> Result<(), String> {
         _ => {}
     }
     let (rows, columns) = row.tile;
-    if matches!(*template, "conv.c.in" | "weightgradient.c.in") {
+    if matches!(template, "conv.c.in" | "convbf16.c.in" | "weightgradient.c.in") {
         if !(1..=16).contains(&rows) {
             return Err("a tile has 1 to 16 rows (four quads)".into());
         }
@@ -38,7 +47,7 @@ fn check(row: &Row) -> Result<(), String> {
         }
         // Accumulators, one row of weights, and one operand: a broadcast, or a quad of x per pixel where lanes are multiplied.
         let vectors = columns / isa.lanes;
-        let operands = if isa.lane_fma && *template == "conv.c.in" { rows } else { 1 };
+        let operands = if isa.lane_fma && template == "conv.c.in" { rows } else { 1 };
         // The order of lanes in which a grouped tap is read.
         let order = usize::from(row.op == "grouped");
         let needed = rows * vectors + vectors + operands + order;

@@ -12,7 +12,10 @@
  * Members named `fetch` are memory that is wanted soon. Kernels bring it into the second level of cache and neither read nor write it:
  * any address will do.
  *
- * Steps and extents count elements (f32), not bytes.
+ * Steps and extents count elements, not bytes: f32, or bf16 where `void` is written and the kernel's name says so. bf16 kernels take
+ * multiples of 32 channels and even lengths of a kernel's row, and never start from the output. Their matrix holds the rows of a panel
+ * in pairs, [panel][k / 2][channel in the order][k % 2]; the order of channels, also in stencil, bias, scale and shift, is all even
+ * channels of the panel, then all odd ones.
  */
 #ifndef LEAN_ABI_H
 #define LEAN_ABI_H
@@ -37,18 +40,18 @@
 
 /* Up to LEAN_PIXELS output pixels of a convolution, equally spaced in the input, the output and the residual. */
 typedef struct LeanConvArgs {
-  const float *x[7];        /* per row of the matrix's kernel: what it reads at the first pixel, from k = 0 on; lean kernels have one */
+  const void *x[7];         /* per row of the matrix's kernel: what it reads at the first pixel, from k = 0 on; lean kernels have one */
   int64_t x_step;           /* from what a pixel reads to what the next one reads */
-  const float *tap[25];     /* lean kernels: per tap, the neighbour of the first pixel, channel 0 */
+  const void *tap[25];      /* lean kernels: per tap, the neighbour of the first pixel, channel 0 */
   uint64_t inside[25];      /* lean kernels: per tap, bit i is set if the neighbour of pixel i lies inside the image; others read +0 */
-  const float *matrix;      /* P3 */
+  const void *matrix;       /* P3 */
   const float *stencil;     /* P3; lean kernels only */
   const float *bias;        /* P3 */
   const float *scale;       /* P3; with LEAN_SCALE */
   const float *shift;       /* P3; with LEAN_SCALE */
-  float *y;                 /* the first pixel's channel 0 */
+  void *y;                  /* the first pixel's channel 0 */
   int64_t y_step;
-  const float *residual;    /* with LEAN_RESIDUAL */
+  const void *residual;     /* with LEAN_RESIDUAL */
   int64_t residual_step;
   uint64_t pixels;          /* 1..LEAN_PIXELS */
   uint64_t taps;            /* grouped kernels: taps of the stencil */

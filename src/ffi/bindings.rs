@@ -14,18 +14,18 @@ pub const LEAN_GRADIENT_FETCHES: u32 = 2;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LeanConvArgs {
-    pub x: [*const f32; 7usize],
+    pub x: [*const ::core::ffi::c_void; 7usize],
     pub x_step: i64,
-    pub tap: [*const f32; 25usize],
+    pub tap: [*const ::core::ffi::c_void; 25usize],
     pub inside: [u64; 25usize],
-    pub matrix: *const f32,
+    pub matrix: *const ::core::ffi::c_void,
     pub stencil: *const f32,
     pub bias: *const f32,
     pub scale: *const f32,
     pub shift: *const f32,
-    pub y: *mut f32,
+    pub y: *mut ::core::ffi::c_void,
     pub y_step: i64,
-    pub residual: *const f32,
+    pub residual: *const ::core::ffi::c_void,
     pub residual_step: i64,
     pub pixels: u64,
     pub taps: u64,

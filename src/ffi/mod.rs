@@ -13,6 +13,8 @@ pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     /// The operator's word.
     pub(crate) op: &'static str,
+    /// The type of inputs, matrix and outputs.
+    pub(crate) dtype: &'static str,
     /// The instruction set it needs (contract P4).
     pub(crate) isa: Isa,
     /// The stencil it is specialised for.

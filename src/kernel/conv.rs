@@ -3,21 +3,22 @@
 //! A call is checked once; the runs of pixels that kernels take are cut here and lie within the checked rows by construction.
 
 use super::edges::{Edges, Pixels, low_bits};
+use super::element::Element;
 use super::rows::{Epilogue, Layout, Residual, Source};
 use super::target::Target;
 use super::upcoming::Ahead;
 use crate::conv::pack::PackedWeights;
 use crate::ffi::{LEAN_FETCHES, LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs};
-use crate::portable;
 use crate::stencil::Stencil;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
 
 type Native = unsafe extern "C" fn(*const LeanConvArgs);
 
 /// A kernel for fused lean convolutions with one stencil, or for dense ones.
-#[derive(Clone, Copy, Debug)]
-pub struct ConvKernel {
+#[derive(Debug)]
+pub struct ConvKernel<T = f32> {
     /// The registry's name, or that of the portable code.
     pub name: &'static str,
     stencil: Option<Stencil>,
@@ -27,19 +28,28 @@ pub struct ConvKernel {
     tile_rows: usize,
     /// `None`: portable Rust.
     native: Option<Native>,
+    element: PhantomData<fn(T)>,
 }
 
+impl<T> Clone for ConvKernel<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for ConvKernel<T> {}
+
 /// One call of a convolution kernel: which rows of the output to compute, from what.
-pub struct ConvCall<'a> {
+pub struct ConvCall<'a, T = f32> {
     /// The packed weights.
-    pub weights: &'a PackedWeights,
+    pub weights: &'a PackedWeights<T>,
     /// The input. Fused: rows of an image of `input` rows and columns; what lies outside is zeros. Dense: rows of a band with
     /// physical zeros around it, so that output (h, w) reads rows h * stride + 0..kernel rows and, there, pixels from w * stride.
-    pub x: Source<'a>,
+    pub x: Source<'a, T>,
     /// The output. Parts of it that others write meanwhile must not be asked for by `panels`.
-    pub y: Target<'a>,
+    pub y: Target<'a, T>,
     /// What the epilogue adds.
-    pub residual: Residual<'a>,
+    pub residual: Residual<'a, T>,
     /// ReLU or not, and where the sum starts.
     pub epilogue: Epilogue,
     /// Rows of the output to compute.
@@ -60,9 +70,9 @@ pub struct ConvCall<'a> {
     pub ahead: Ahead,
 }
 
-impl<'a> ConvCall<'a> {
+impl<'a, T: Element> ConvCall<'a, T> {
     /// The whole output image of `height` x `width` at stride 1, all channels that are `y`'s, with nothing added and no ReLU.
-    pub fn new(weights: &'a PackedWeights, x: Source<'a>, y: Target<'a>, (height, width): (usize, usize)) -> Self {
+    pub fn new(weights: &'a PackedWeights<T>, x: Source<'a, T>, y: Target<'a, T>, (height, width): (usize, usize)) -> Self {
         let panels = y.panels(weights.channels);
         ConvCall {
             weights,
@@ -82,10 +92,10 @@ impl<'a> ConvCall<'a> {
     }
 }
 
-impl ConvKernel {
+impl<T: Element> ConvKernel<T> {
     /// A compiled kernel whose instruction set was detected (contract P4 holds from here on).
     pub(crate) fn native(name: &'static str, stencil: Option<Stencil>, tile_rows: usize, native: Native) -> Self {
-        ConvKernel { name, stencil, is_grouped: false, tile_rows, native: Some(native) }
+        ConvKernel { name, stencil, is_grouped: false, tile_rows, native: Some(native), element: PhantomData }
     }
 
     /// The same kernel for weights whose taps of `stencil` read groups of channels.
@@ -100,20 +110,20 @@ impl ConvKernel {
 
     /// The portable code.
     pub(crate) const fn portable(name: &'static str, stencil: Option<Stencil>) -> Self {
-        ConvKernel { name, stencil, is_grouped: false, tile_rows: 1, native: None }
+        ConvKernel { name, stencil, is_grouped: false, tile_rows: 1, native: None, element: PhantomData }
     }
 
     /// Runs the call.
     ///
     /// # Panics
     /// If the rows do not lie in their slices or the weights are of another kind: a defect of the caller in this crate.
-    pub fn run(&self, call: &mut ConvCall<'_>) {
+    pub fn run(&self, call: &mut ConvCall<'_, T>) {
         if call.rows.is_empty() || call.width == 0 {
             return;
         }
         check(call, self);
         match (self.native, self.stencil) {
-            (None, _) => portable::conv::run(call),
+            (None, _) => T::convolve(call),
             (Some(native), Some(stencil)) => fused(native, stencil, self.tile_rows, call),
             (Some(native), None) => dense(native, self.tile_rows, call),
         }
@@ -121,11 +131,14 @@ impl ConvKernel {
 }
 
 /// The conditions P1 and P3 of one call that has rows and pixels.
-fn check(call: &ConvCall<'_>, kernel: &ConvKernel) {
+fn check<T: Element>(call: &ConvCall<'_, T>, kernel: &ConvKernel<T>) {
     let weights = call.weights;
     let is_grouped = weights.group_size > 1;
     assert_eq!((weights.stencil_kind, is_grouped), (kernel.stencil, kernel.is_grouped), "weights are for another kernel");
     assert!(weights.is_complete(), "packed weights of another size");
+    assert!(!call.epilogue.from_output || T::INPUTS_TOGETHER == 1, "sums that were rounded do not go on");
+    let whole_groups = call.k.start.is_multiple_of(T::INPUTS_TOGETHER) && call.k.end.is_multiple_of(T::INPUTS_TOGETHER);
+    assert!(whole_groups, "inputs that lie side by side go together");
     assert!(call.rows.end <= call.height, "rows outside the image");
     assert!(call.k.end <= weights.row_length && call.k.start <= call.k.end, "range of k");
     let panels = call.y.panels(weights.channels);
@@ -154,7 +167,7 @@ fn check(call: &ConvCall<'_>, kernel: &ConvKernel) {
 }
 
 /// What is the same for all tiles of a call.
-fn arguments(call: &mut ConvCall<'_>) -> LeanConvArgs {
+fn arguments<T: Element>(call: &ConvCall<'_, T>) -> LeanConvArgs {
     let weights = call.weights;
     let (scale, shift) =
         weights.scale.as_ref().map_or((ptr::null(), ptr::null()), |(scale, shift)| (scale.as_ptr(), shift.as_ptr()));
@@ -176,7 +189,7 @@ fn arguments(call: &mut ConvCall<'_>) -> LeanConvArgs {
         x_step: (call.x.layout.pixel_step * call.stride) as i64,
         tap: [ptr::null(); 25],
         inside: [0; 25],
-        matrix: weights.matrix.as_ptr(),
+        matrix: weights.matrix.as_ptr().cast(),
         stencil: weights.stencil.as_ptr(),
         bias: weights.bias.as_ptr(),
         scale,
@@ -205,15 +218,15 @@ fn arguments(call: &mut ConvCall<'_>) -> LeanConvArgs {
 }
 
 /// Base addresses of output and residual.
-struct Bases {
-    y: *mut f32,
+struct Bases<T> {
+    y: *mut T,
     y_layout: Layout,
-    residual: *const f32,
+    residual: *const T,
     residual_layout: Layout,
 }
 
-impl Bases {
-    fn of(call: &mut ConvCall<'_>) -> Self {
+impl<T: Element> Bases<T> {
+    fn of(call: &mut ConvCall<'_, T>) -> Self {
         let (y, y_layout) = (call.y.as_mut_ptr(), call.y.layout);
         match call.residual {
             Residual::Rows(rows) => Bases { y, y_layout, residual: rows.data.as_ptr(), residual_layout: rows.layout },
@@ -223,15 +236,16 @@ impl Bases {
 
     /// Points to `pixels` pixels from (h, w) on, which lie side by side in memory.
     fn set(&self, args: &mut LeanConvArgs, h: usize, w: usize, pixels: usize) {
-        args.y = self.y.wrapping_add(self.y_layout.row(h) + w * self.y_layout.pixel_step);
-        args.residual = self.residual.wrapping_add(self.residual_layout.row(h) + w * self.residual_layout.pixel_step);
+        args.y = self.y.wrapping_add(self.y_layout.row(h) + w * self.y_layout.pixel_step).cast();
+        let residual = self.residual.wrapping_add(self.residual_layout.row(h) + w * self.residual_layout.pixel_step);
+        args.residual = residual.cast();
         args.pixels = pixels as u64;
     }
 }
 
 /// Rows up to which the pixels from row `h` on lie side by side in the input (with the rows above and below), the output and the
 /// residual: a run of pixels may cross from one of these rows into the next.
-fn run_end(call: &ConvCall<'_>, h: usize) -> usize {
+fn run_end<T: Element>(call: &ConvCall<'_, T>, h: usize) -> usize {
     let flat = |layout: &Layout| layout.row_step == call.width * layout.pixel_step;
     let residual = match call.residual {
         Residual::Rows(rows) => rows.layout,
@@ -272,7 +286,7 @@ fn run_length(rest: usize, tile_rows: usize) -> usize {
 }
 
 /// Runs of pixels that cross row ends where memory allows.
-fn fused(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall<'_>) {
+fn fused<T: Element>(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall<'_, T>) {
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let (width, stride) = (call.width, call.stride);
@@ -288,11 +302,11 @@ fn fused(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall
             let edges = Edges::of(&Pixels { first, count, width, input: call.input, stride }, stencil);
             for (index, &(dy, dx)) in stencil.taps().iter().enumerate() {
                 args.inside[index] = low_bits(count) & !edges.outside(dy, dx);
-                args.tap[index] = neighbour(call.x, (first.0 * stride, first.1 * stride), (dy, dx));
+                args.tap[index] = neighbour(call.x, (first.0 * stride, first.1 * stride), (dy, dx)).cast();
             }
-            args.x[0] = neighbour(call.x, (first.0 * stride, first.1 * stride), (0, 0));
+            args.x[0] = neighbour(call.x, (first.0 * stride, first.1 * stride), (0, 0)).cast();
             bases.set(&mut args, first.0, first.1, count);
-            ahead.set(&mut args, ((h0 - call.rows.start) * width + done, count, all_pixels));
+            ahead.set::<T>(&mut args, ((h0 - call.rows.start) * width + done, count, all_pixels));
             // SAFETY: P1 by `check`: the pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the neighbours
             // that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that they lie side by side.
             // P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself. P3 by `check`.
@@ -306,7 +320,7 @@ fn fused(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall
 
 /// Address of the neighbour (dy, dx) of an input pixel. Rows above row 0 are never read; their addresses still have to be as many rows
 /// before that of the pixel, since later pixels of the same run may lie in later rows.
-fn neighbour(x: Source<'_>, (h, w): (usize, usize), (dy, dx): (i8, i8)) -> *const f32 {
+fn neighbour<T: Copy>(x: Source<'_, T>, (h, w): (usize, usize), (dy, dx): (i8, i8)) -> *const T {
     let Source { data, layout } = x;
     let row = match h.checked_add_signed(isize::from(dy)) {
         Some(row) => data.as_ptr().wrapping_add(layout.row(row)),
@@ -316,7 +330,7 @@ fn neighbour(x: Source<'_>, (h, w): (usize, usize), (dy, dx): (i8, i8)) -> *cons
 }
 
 /// Runs of pixels within rows; rows that follow each other without a gap (1x1 kernels on whole images) count as one.
-fn dense(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
+fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T>) {
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let Source { data, layout } = call.x;
@@ -331,10 +345,10 @@ fn dense(native: Native, tile_rows: usize, call: &mut ConvCall<'_>) {
             let count = run_length(total - done, tile_rows);
             for row in 0..call.weights.rows {
                 let at = layout.row(h * call.stride + row) + done * call.stride * layout.pixel_step;
-                args.x[row] = data.as_ptr().wrapping_add(at);
+                args.x[row] = data.as_ptr().wrapping_add(at).cast();
             }
             bases.set(&mut args, h, done, count);
-            ahead.set(&mut args, ((h - call.rows.start) * call.width + done, count, all_pixels));
+            ahead.set::<T>(&mut args, ((h - call.rows.start) * call.width + done, count, all_pixels));
             // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
             // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself.
             // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.

@@ -2,6 +2,7 @@
 
 pub mod conv;
 mod edges;
+pub mod element;
 pub mod elementwise;
 pub mod gradient;
 pub mod rows;

@@ -69,22 +69,22 @@ impl Layout {
 
 /// Rows to read.
 #[derive(Clone, Copy)]
-pub struct Source<'a> {
+pub struct Source<'a, T = f32> {
     /// The memory.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Where the rows lie in it.
     pub layout: Layout,
 }
 
 /// What the epilogue adds to the output.
 #[derive(Clone, Copy)]
-pub enum Residual<'a> {
+pub enum Residual<'a, T = f32> {
     /// Nothing.
     None,
     /// The output's own former content: y += ... in place.
     Output,
     /// Other rows, disjoint from the output.
-    Rows(Source<'a>),
+    Rows(Source<'a, T>),
 }
 
 /// Parts of the kernels' epilogue and start; weights with a scale always apply it.

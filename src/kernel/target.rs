@@ -7,19 +7,19 @@ use super::rows::Layout;
 use crate::conv::pack::{PANEL, panels};
 
 /// Rows to write, as `layout` places them in the memory.
-pub struct Target<'a> {
-    data: *mut f32,
+pub struct Target<'a, T = f32> {
+    data: *mut T,
     length: usize,
     /// Where the rows lie.
     pub layout: Layout,
     /// The panels of each pixel's channels that are the target's to write; `None`: the memory is the target's alone.
     panels: Option<Range<usize>>,
-    borrow: PhantomData<&'a mut [f32]>,
+    borrow: PhantomData<&'a mut [T]>,
 }
 
-impl<'a> Target<'a> {
+impl<'a, T> Target<'a, T> {
     /// All channels of the rows in `data`.
-    pub fn new(data: &'a mut [f32], layout: Layout) -> Self {
+    pub fn new(data: &'a mut [T], layout: Layout) -> Self {
         Target { data: data.as_mut_ptr(), length: data.len(), layout, panels: None, borrow: PhantomData }
     }
 
@@ -28,21 +28,21 @@ impl<'a> Target<'a> {
     /// # Safety
     /// For `'a`, `data` is valid for `length` values, of which nobody else reads or writes those that belong to `panels` of a pixel: a
     /// pixel is `layout.pixel_step` values from a multiple of that many after `layout.origin` on.
-    pub(crate) unsafe fn of_panels(data: *mut f32, length: usize, layout: Layout, panels: Option<Range<usize>>) -> Self {
+    pub(crate) unsafe fn of_panels(data: *mut T, length: usize, layout: Layout, panels: Option<Range<usize>>) -> Self {
         assert!(layout.pixel_step > 0 && layout.row_step.is_multiple_of(layout.pixel_step), "rows of whole pixels");
         Target { data, length, layout, panels, borrow: PhantomData }
     }
 
     /// The same memory for a shorter time.
-    pub(crate) fn reborrow(&mut self) -> Target<'_> {
-        Target { panels: self.panels.clone(), borrow: PhantomData, ..*self }
+    pub(crate) fn reborrow(&mut self) -> Target<'_, T> {
+        Target { data: self.data, length: self.length, layout: self.layout, panels: self.panels.clone(), borrow: PhantomData }
     }
 
     /// Some rows, each with all that lies up to the next one.
     ///
     /// # Panics
     /// If the target is not all channels of rows that follow each other.
-    pub(crate) fn rows_mut(&mut self, rows: Range<usize>) -> &mut [f32] {
+    pub(crate) fn rows_mut(&mut self, rows: Range<usize>) -> &mut [T] {
         let (first, length) = (self.layout.row(rows.start), rows.len() * self.layout.row_step);
         let (follow, fits) = (rows.start % self.layout.ring + rows.len() <= self.layout.ring, first + length <= self.length);
         assert!(self.panels.is_none() && follow && fits, "rows that are not the target's");
@@ -61,12 +61,12 @@ impl<'a> Target<'a> {
     }
 
     /// The address of the memory.
-    pub(super) fn as_mut_ptr(&mut self) -> *mut f32 {
+    pub(super) fn as_mut_ptr(&mut self) -> *mut T {
         self.data
     }
 
     /// The first `lanes` values of a panel of pixel (h, w).
-    pub(crate) fn panel_mut(&mut self, (h, w): (usize, usize), panel: usize, lanes: usize) -> &mut [f32] {
+    pub(crate) fn panel_mut(&mut self, (h, w): (usize, usize), panel: usize, lanes: usize) -> &mut [T] {
         let (pixel, first) = (self.layout.row(h) + w * self.layout.pixel_step, panel * PANEL);
         assert!(lanes <= PANEL && pixel + first + lanes <= self.length, "a panel outside its memory");
         if let Some(panels) = &self.panels {

@@ -61,7 +61,7 @@ const LINE: usize = 64;
 
 impl Ahead {
     /// Sets what a run fetches that computes `count` of the call's `total` pixels from number `done` on.
-    pub(super) fn set(&self, args: &mut LeanConvArgs, (done, count, total): (usize, usize, usize)) {
+    pub(super) fn set<T>(&self, args: &mut LeanConvArgs, (done, count, total): (usize, usize, usize)) {
         if *self == Ahead::default() {
             return;
         }
@@ -70,7 +70,7 @@ impl Ahead {
             let has_residual = args.flags & u64::from(LEAN_RESIDUAL) != 0 && args.residual != args.y.cast_const();
             let own = [(args.y.cast_const(), args.y_step, true), (args.residual, args.residual_step, has_residual)];
             for (index, (first, step, is_used)) in own.into_iter().enumerate() {
-                let step = step as usize * size_of::<f32>();
+                let step = step as usize * size_of::<T>();
                 args.fetch[index] = (first.addr() + count * step) as u64;
                 args.fetch_lines[index] = if is_used { (following * step / LINE) as u64 } else { 0 };
             }

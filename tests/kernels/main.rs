@@ -10,6 +10,7 @@ mod generator;
 #[path = "../operators/mod.rs"]
 mod operators;
 
+mod bf16;
 mod blocks;
 mod convolution;
 mod crash;
@@ -31,8 +32,12 @@ use subject::Subject;
 type Proof = fn(&Subject) -> Result<(), String>;
 
 /// The families of proofs for an operator's word.
-fn families(op: &str) -> &'static [(&'static str, Proof)] {
+fn families(op: &str, dtype: &str) -> &'static [(&'static str, Proof)] {
     match op {
+        "fused" | "dense" if dtype == "bf16" => {
+            &[("exact", bf16::exact), ("bound", bf16::within_bound), ("guard", bf16::guard), ("special", bf16::special)]
+        }
+        _ if dtype != "f32" => &[],
         "fused" => &[
             ("exact", convolution::lean_exact),
             ("bound", convolution::lean_bound),
@@ -106,18 +111,18 @@ fn main() {
         // Candidates are compiled only where they are asked for.
         let is_compiled = row.ship || cfg!(feature = "all-kernels");
         let is_required = is_compiled && required.iter().any(|word| word == row.isa);
-        trials.extend(trials_of(row.op, &name::format(row), &subject, is_required));
+        trials.extend(trials_of((row.op, row.dtype), &name::format(row), &subject, is_required));
     }
-    for (op, spatial) in portable_operators() {
-        let subject = Subject::portable(op, spatial);
+    for (op, dtype, spatial) in portable_operators() {
+        let subject = Subject::portable(op, dtype, spatial);
         let name = subject.as_ref().map_or_else(|_| format!("portable {op}"), |subject| subject.name.clone());
-        trials.extend(trials_of(op, &name, &subject, true));
+        trials.extend(trials_of((op, dtype), &name, &subject, true));
     }
     libtest_mimic::run(&arguments, trials).exit();
 }
 
 /// The trials of one kernel. One that cannot run is ignored, or fails where it is required.
-fn trials_of(op: &str, name: &str, subject: &Result<Subject, String>, is_required: bool) -> Vec<Trial> {
+fn trials_of((op, dtype): (&str, &str), name: &str, subject: &Result<Subject, String>, is_required: bool) -> Vec<Trial> {
     let trial = |(family, proof): &'static (&'static str, Proof)| {
         let (title, subject) = (format!("{name}::{family}"), subject.clone());
         let is_ignored = subject.is_err() && !is_required;
@@ -128,12 +133,12 @@ fn trials_of(op: &str, name: &str, subject: &Result<Subject, String>, is_require
         };
         Trial::test(title, run).with_ignored_flag(is_ignored)
     };
-    families(op).iter().map(trial).collect()
+    families(op, dtype).iter().map(trial).collect()
 }
 
-/// Every operator, and every stencil it is specialised for.
-fn portable_operators() -> Vec<(&'static str, Option<&'static str>)> {
-    let mut operators: Vec<_> = ROWS.iter().map(|row| (row.op, row.spatial)).collect();
+/// Every operator with its types, and every stencil it is specialised for.
+fn portable_operators() -> Vec<(&'static str, &'static str, Option<&'static str>)> {
+    let mut operators: Vec<_> = ROWS.iter().map(|row| (row.op, row.dtype, row.spatial)).collect();
     operators.sort_unstable();
     operators.dedup();
     operators
@@ -158,10 +163,10 @@ fn required_words_are_known(required: &[String]) -> Result<(), Failed> {
 }
 
 fn every_operator_has_proofs() -> Result<(), Failed> {
+    if let Some(row) = ROWS.iter().find(|row| families(row.op, row.dtype).is_empty()) {
+        return Err(format!("`{}` of {} has no family of proofs in tests/kernels", row.op, row.dtype).into());
+    }
     for (op, _) in OPS {
-        if families(op).is_empty() {
-            return Err(format!("`{op}` has no family of proofs in tests/kernels").into());
-        }
         if !ROWS.iter().any(|row| row.op == *op) {
             return Err(format!("`{op}` has no row in the registry").into());
         }
@@ -179,7 +184,7 @@ fn the_forced_tier_is_active() -> Result<(), Failed> {
     let active = Isa::active().map_err(|error| error.to_string())?;
     let expected = match std::env::var("LEANRESNET_ISA") {
         Ok(name) => name,
-        Err(_) => Isa::available().max().map_or("none", Isa::name).to_string(),
+        Err(_) => Isa::available().filter(|isa| isa.base() == *isa).max().map_or("none", Isa::name).to_string(),
     };
     let table = leanresnet::internals::dispatch::Kernels::active().map_err(|error| error.to_string())?;
     if active.name() == expected && table.isa == active {

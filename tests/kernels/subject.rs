@@ -17,6 +17,7 @@ pub(crate) struct Subject {
     /// The registry's name.
     pub(crate) name: String,
     pub(crate) op: &'static str,
+    pub(crate) dtype: &'static str,
     pub(crate) kernels: &'static Kernels,
     pub(crate) stencil: Option<Stencil>,
     /// Boundaries that shapes must lie around.
@@ -35,7 +36,7 @@ impl Subject {
         let lanes = isa::isa(row.isa).ok_or("unknown instruction set")?.lanes;
         let (rows, columns) = row.tile;
         let tile = Tile { lanes, pixels: rows.max(1), channels: columns };
-        let mut subject = Self::new(name, row.op, row.isa.parse().map_err(text)?, row.spatial, tile)?;
+        let mut subject = Self::new(name, (row.op, row.dtype), row.isa.parse().map_err(text)?, row.spatial, tile)?;
         if subject.dispatched().is_some_and(|dispatched| dispatched != subject.name) {
             // A candidate: the kernels of its tier with itself in force.
             let kernels = Kernels::with_row(subject.kernels.isa, &subject.name).map_err(text)?.ok_or("it was not compiled")?;
@@ -50,21 +51,29 @@ impl Subject {
     }
 
     /// The portable code for an operator.
-    pub(crate) fn portable(op: &'static str, spatial: Option<&'static str>) -> Result<Self, String> {
+    pub(crate) fn portable(op: &'static str, dtype: &'static str, spatial: Option<&'static str>) -> Result<Self, String> {
         let tile = Tile { lanes: 8, pixels: 2, channels: 32 };
-        let name = format!("lean_{op}_f32_portable{}", spatial.map_or(String::new(), |spatial| format!("_{spatial}_s1")));
-        Self::new(name, op, Isa::Portable, spatial, tile)
+        let name = format!("lean_{op}_{dtype}_portable{}", spatial.map_or(String::new(), |spatial| format!("_{spatial}_s1")));
+        Self::new(name, (op, dtype), Isa::Portable, spatial, tile)
     }
 
-    fn new(name: String, op: &'static str, isa: Isa, spatial: Option<&str>, tile: Tile) -> Result<Self, String> {
+    fn new(
+        name: String,
+        (op, dtype): (&'static str, &'static str),
+        isa: Isa,
+        spatial: Option<&str>,
+        tile: Tile,
+    ) -> Result<Self, String> {
         let stencil = spatial.map(str::parse).transpose().map_err(text)?;
         let kernels = Kernels::of(isa).map_err(text)?;
-        Ok(Subject { name, op, kernels, stencil, tile, is_fused: has_fused_multiply_add(isa) })
+        Ok(Subject { name, op, dtype, kernels, stencil, tile, is_fused: has_fused_multiply_add(isa) })
     }
 
     /// The name of the kernel that the table holds for this operator, if it says.
     fn dispatched(&self) -> Option<&'static str> {
         match (self.op, self.stencil) {
+            ("fused", Some(stencil)) if self.dtype == "bf16" => Some(self.kernels.bf16.fused(stencil).name),
+            ("dense", _) if self.dtype == "bf16" => Some(self.kernels.bf16.dense.name),
             ("fused", Some(stencil)) => Some(self.kernels.fused(stencil).name),
             ("grouped", _) => Some(self.kernels.grouped(Stencil::Cross5).name),
             ("dense", _) => Some(self.kernels.dense.name),

@@ -4,12 +4,16 @@
 //! a kernel walks down a panel and loads whole vectors. The layout says nothing about lanes, so every instruction set reads it.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "bf16")]
+mod bf16;
 mod groups;
 pub mod phases;
 mod weights;
 
 use aligned_vec::{AVec, ConstAlign};
 
+#[cfg(feature = "bf16")]
+pub(crate) use bf16::place;
 pub use groups::GROUP_SIZES;
 pub(crate) use groups::{channel_of_turn, check_groups};
 pub use weights::PackedWeights;
@@ -19,7 +23,7 @@ pub(crate) use weights::describe;
 pub const PANEL: usize = 32;
 
 /// Memory aligned to a cache line.
-pub type Aligned = AVec<f32, ConstAlign<64>>;
+pub type Aligned<T = f32> = AVec<T, ConstAlign<64>>;
 
 /// `length` zeros, aligned to a cache line.
 pub fn zeros(length: usize) -> Aligned {

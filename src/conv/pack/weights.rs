@@ -6,6 +6,7 @@ use std::fmt;
 use super::phases::phase_taps;
 use super::{Aligned, GROUP_SIZES, PANEL, channel_of_turn, check_groups, pack_rows, panels, zeros};
 use crate::error::{Error, Result};
+use crate::kernel::element::Element;
 use crate::stencil::Stencil;
 
 /// The weights of one convolution as the kernels of every instruction set read them: matrix, stencil (lean only), bias, and the
@@ -21,7 +22,7 @@ use crate::stencil::Stencil;
 /// # Ok::<(), leanresnet::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct PackedWeights {
+pub struct PackedWeights<T = f32> {
     /// The stencil of a lean or depth-wise convolution; `None` for a dense one.
     pub(crate) stencil_kind: Option<Stencil>,
     /// Input channels that a tap of the stencil reads; 1 for dense convolutions.
@@ -33,7 +34,7 @@ pub struct PackedWeights {
     /// Output channels.
     pub(crate) channels: usize,
     /// [panel][kernel row x row length][32].
-    pub(crate) matrix: Aligned,
+    pub(crate) matrix: Aligned<T>,
     /// [panel][tap][channel of the group][32].
     pub(crate) stencil: Aligned,
     /// [panel][32].
@@ -42,7 +43,7 @@ pub struct PackedWeights {
     pub(crate) scale: Option<(Aligned, Aligned)>,
 }
 
-impl fmt::Debug for PackedWeights {
+impl<T> fmt::Debug for PackedWeights<T> {
     /// Without the values, which are too many to read.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -246,7 +247,9 @@ impl PackedWeights {
         self.scale = Some((padded(scale), padded(shift)));
         Ok(self)
     }
+}
 
+impl<T> PackedWeights<T> {
     /// Rows above and below a pixel that the stencil reads; 0 for dense convolutions.
     pub(crate) fn radius(&self) -> usize {
         self.stencil_kind.map_or(0, Stencil::radius)
@@ -288,14 +291,19 @@ impl PackedWeights {
     }
 
     /// True if every part has the length that the sizes ask for, as the kernels take for granted (contract P3).
-    pub fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool
+    where
+        T: Element,
+    {
         let padded = panels(self.channels) * PANEL;
         let taps = self.stencil_kind.map_or(0, |stencil| stencil.taps().len());
         let is_grouping = GROUP_SIZES.contains(&self.group_size) && self.channels.is_multiple_of(self.group_size);
         let is_square = self.stencil_kind.is_none() || (self.rows == 1 && [0, self.channels].contains(&self.row_length));
         let matrix = self.rows.checked_mul(self.row_length).and_then(|rows| rows.checked_mul(padded));
         let scale_fits = |(scale, shift): &(Aligned, Aligned)| scale.len() == padded && shift.len() == padded;
+        let is_whole = self.row_length.is_multiple_of(T::INPUTS_TOGETHER) && self.channels.is_multiple_of(T::CHANNELS_TOGETHER);
         is_square
+            && is_whole
             && is_grouping
             && matrix == Some(self.matrix.len())
             && self.stencil.len() == padded * taps * self.group_size
@@ -306,7 +314,7 @@ impl PackedWeights {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         let scale = self.scale.as_ref().map_or(0, |(scale, shift)| scale.len() + shift.len());
-        4 * (self.matrix.len() + self.stencil.len() + self.bias.len() + scale)
+        size_of::<T>() * self.matrix.len() + 4 * (self.stencil.len() + self.bias.len() + scale)
     }
 }
 

@@ -1,0 +1,73 @@
+//! Weights whose matrix is bf16, as kernels of dot products of two read them (contract P3).
+#![forbid(unsafe_code)]
+
+use aligned_vec::AVec;
+use half::bf16;
+
+use super::{Aligned, PANEL, PackedWeights};
+
+/// Where a channel of a panel lies among the panel's 32 values: all even channels first, so that two neighbours in a word of 32 bits go to
+/// the same place of two vectors.
+pub(crate) fn place(channel: usize) -> usize {
+    channel % 2 * (PANEL / 2) + channel / 2
+}
+
+impl PackedWeights {
+    /// The same weights with a matrix rounded to bf16, to nearest even; stencil, bias, scale and shift stay as precise as they were.
+    ///
+    /// # Panics
+    /// If the channels are no multiple of 32 or the rows of the kernel have an odd length, or if taps read groups of channels.
+    #[must_use]
+    pub fn to_bf16(&self) -> PackedWeights<bf16> {
+        assert!(self.channels.is_multiple_of(PANEL) && self.row_length.is_multiple_of(2), "whole panels and whole pairs");
+        assert_eq!(self.group_size, 1, "no kernel of this type reads groups");
+        let mut matrix = AVec::from_iter(64, std::iter::repeat_n(bf16::ZERO, self.matrix.len()));
+        for (pair, values) in matrix.chunks_exact_mut(2 * PANEL).zip(self.matrix.chunks_exact(2 * PANEL)) {
+            for (at, value) in values.iter().enumerate() {
+                pair[2 * place(at % PANEL) + at / PANEL] = bf16::from_f32(*value);
+            }
+        }
+        PackedWeights {
+            stencil_kind: self.stencil_kind,
+            group_size: 1,
+            rows: self.rows,
+            row_length: self.row_length,
+            channels: self.channels,
+            matrix,
+            stencil: in_order(&self.stencil),
+            bias: in_order(&self.bias),
+            scale: self.scale.as_ref().map(|(scale, shift)| (in_order(scale), in_order(shift))),
+        }
+    }
+}
+
+/// Rows of 32 values, one per channel of a panel, in the order of [`place`].
+fn in_order(rows: &Aligned) -> Aligned {
+    let mut ordered = rows.clone();
+    for (to, from) in ordered.chunks_exact_mut(PANEL).zip(rows.chunks_exact(PANEL)) {
+        for (channel, value) in from.iter().enumerate() {
+            to[place(channel)] = *value;
+        }
+    }
+    ordered
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stencil::Stencil;
+
+    #[test]
+    fn pairs_of_inputs_lie_side_by_side_even_channels_first() {
+        let value = |output: usize, input: usize| (output + 64 * input) as f32;
+        let pointwise: Vec<f32> = (0..32 * 32).map(|at| value(at / 32, at % 32)).collect();
+        let spatial: Vec<f32> = (0..32 * 9).map(|at| (at / 9) as f32).collect();
+        let bias: Vec<f32> = (0..32).map(|channel| channel as f32).collect();
+        let packed = PackedWeights::lean(Stencil::Cross4, 32, &spatial, &pointwise, &bias).unwrap().to_bf16();
+        assert!(packed.is_complete());
+        let at = |output: usize, input: usize| packed.matrix[(input / 2 * 32 + place(output)) * 2 + input % 2].to_f32();
+        assert_eq!(packed.matrix[..4].iter().map(|x| x.to_f32()).collect::<Vec<_>>(), [0.0, 64.0, 2.0, 66.0]);
+        assert_eq!((at(5, 1), at(31, 3)), (value(5, 1), value(31, 3)));
+        assert_eq!((packed.bias[1], packed.bias[16], packed.stencil[32 + 17]), (2.0, 1.0, 3.0));
+    }
+}
