@@ -96,6 +96,7 @@ impl Kernels {
     ///
     /// # Errors
     /// [`Error::Isa`] if `LEANRESNET_ISA` names a tier that cannot run here.
+    #[cfg(feature = "__internals")]
     pub fn active() -> Result<&'static Kernels> {
         Kernels::of(Isa::active()?)
     }

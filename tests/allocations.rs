@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use leanresnet::train::{Executor, NetworkExecutor, OptimizerConfig, TrainConfig, Update};
-use leanresnet::{Images, Isa, Pool, Session};
+use leanresnet::{Images, Isa, Pool, Precision, Session};
 use networks::{Case, cases};
 
 /// The system's allocator, counting.
@@ -113,16 +113,19 @@ fn an_inline_session_allocates_at_its_first_run_only() {
     let _alone = alone();
     for case in cases() {
         let pixels = case.images(7);
-        for (max_batch, timing) in [(1, false), (3, true), (64, false)] {
+        let (f32, bf16) = (Precision::F32, Precision::Bf16);
+        for (max_batch, timing, precision) in
+            [(1, false, f32), (3, true, f32), (64, false, f32), (3, true, bf16), (64, false, bf16)]
+        {
             let builder = Session::builder(&case.model()).pool(Pool::inline()).max_batch(max_batch).timing(timing);
-            let mut session = builder.build().unwrap();
+            let mut session = builder.precision(precision).build().unwrap();
             session.run(images(&case, &pixels, 7)).unwrap();
             let (here, _) = allocations(|| {
                 for count in [7, 1, 3, 7] {
                     session.run(images(&case, &pixels, count)).unwrap();
                 }
             });
-            assert_eq!(here, 0, "{}, max_batch {max_batch}", case.name);
+            assert_eq!(here, 0, "{}, max_batch {max_batch}, {precision}", case.name);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What every verb needs of the command line: output, threads, instruction set.
 #![forbid(unsafe_code)]
 
-use leanresnet::{Isa, Pool, default_threads};
+use leanresnet::{Isa, Pool, Precision, default_threads};
 
 use crate::answer::Output;
 use crate::arguments::{GlobalOptions, ProgressKind};
@@ -25,6 +25,11 @@ impl<'a> Context<'a> {
         one("--isa", &self.isa_list()?)
     }
 
+    /// The instruction set for a precision: `--isa`, else `LEANRESNET_ISA`, else the best there is for it.
+    pub fn isa_for(&self, precision: Precision) -> Result<Isa, Failure> {
+        one("--isa", &self.isa_list_for(precision)?)
+    }
+
     /// The instruction sets, of which only `bench` takes several.
     pub fn isa_list(&self) -> Result<Vec<Isa>, Failure> {
         if self.options.isa.is_empty() {
@@ -32,6 +37,11 @@ impl<'a> Context<'a> {
         }
         let parse = |name: &String| Ok(name.parse::<Isa>().and_then(Isa::require)?);
         self.options.isa.iter().map(parse).collect()
+    }
+
+    /// [`Context::isa_list`] for a precision.
+    pub fn isa_list_for(&self, precision: Precision) -> Result<Vec<Isa>, Failure> {
+        if self.options.isa.is_empty() { Ok(vec![precision.isa()?]) } else { self.isa_list() }
     }
 
     /// The number of threads, and what decided it.

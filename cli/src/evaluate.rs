@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use leanresnet::data::Dataset;
 use leanresnet::train::Evaluation;
-use leanresnet::{Images, Isa, Model, Pool, Session};
+use leanresnet::{Images, Isa, Model, Pool, Precision, Session};
 
 use crate::failure::{Failure, expected};
 use crate::interrupt::Interrupt;
@@ -25,13 +25,13 @@ pub fn evaluate(
     model: &Model,
     dataset: &dyn Dataset,
     batch: usize,
-    (pool, isa): (Pool, Isa),
+    (pool, isa, precision): (Pool, Isa, Precision),
     interrupt: &Interrupt,
     mut progress: impl FnMut(usize),
 ) -> Result<Option<Verdict>, Failure> {
     check(model, dataset)?;
     let batch = batch.min(dataset.len()).max(1);
-    let mut session = Session::builder(model).pool(pool).max_batch(batch).isa(isa).build()?;
+    let mut session = Session::builder(model).pool(pool).max_batch(batch).isa(isa).precision(precision).build()?;
     let [channels, height, width] = dataset.shape();
     let image = channels * height * width;
     let mut pixels = vec![0; batch * image];

@@ -1,5 +1,6 @@
 //! Running work on threads: pools, regions of phases, memory that tasks share.
 
+pub(crate) mod activation;
 pub(crate) mod peak;
 mod phases;
 pub(crate) mod pool;

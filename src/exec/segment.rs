@@ -4,8 +4,10 @@
 use std::ops::Range;
 
 use crate::conv::pack::PackedWeights;
+use crate::exec::activation::Activation;
 use crate::exec::tensor::Extent;
 use crate::kernel::conv::{ConvCall, ConvKernel};
+use crate::kernel::element::Element;
 use crate::kernel::elementwise::Elementwise;
 use crate::kernel::rows::{Epilogue, Layout, Residual, Source};
 use crate::kernel::target::Target;
@@ -13,8 +15,8 @@ use crate::kernel::upcoming::Ahead;
 
 /// Everything about a convolution but its weights: it runs on any image of one size.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Convolution {
-    pub(crate) kernel: ConvKernel,
+pub(crate) struct Convolution<T = f32> {
+    pub(crate) kernel: ConvKernel<T>,
     /// The input; for dense kernels with the border of zeros that they read.
     pub(crate) input: Extent,
     /// The output, without a border.
@@ -24,9 +26,9 @@ pub(crate) struct Convolution {
 }
 
 /// Where rows of an image lie: the slice and its layout.
-type Rows<'a> = (&'a [f32], Layout);
+type Rows<'a, T> = (&'a [T], Layout);
 
-impl Convolution {
+impl<T: Element> Convolution<T> {
     /// The layout of an input image.
     pub(crate) fn input_layout(&self) -> Layout {
         self.input.layout()
@@ -38,18 +40,25 @@ impl Convolution {
     }
 
     /// Computes `rows` of one output image, of which `y` may be some panels.
-    pub(crate) fn run(&self, weights: &PackedWeights, x: Rows<'_>, y: Target<'_>, residual: Residual<'_>, rows: Range<usize>) {
+    pub(crate) fn run(
+        &self,
+        weights: &PackedWeights<T>,
+        x: Rows<'_, T>,
+        y: Target<'_, T>,
+        residual: Residual<'_, T>,
+        rows: Range<usize>,
+    ) {
         self.kernel.run(&mut ConvCall { residual, rows, ..self.call(weights, x, y) });
     }
 
     /// Computes one whole output image from one whole input image.
-    pub(crate) fn image(&self, weights: &PackedWeights, x: &[f32], y: &mut [f32], residual: Residual<'_>, ahead: Ahead) {
+    pub(crate) fn image(&self, weights: &PackedWeights<T>, x: &[T], y: &mut [T], residual: Residual<'_, T>, ahead: Ahead) {
         let y = Target::new(y, self.output_layout());
         self.kernel.run(&mut ConvCall { residual, ahead, ..self.call(weights, (x, self.input_layout()), y) });
     }
 
     /// The call for one whole output image, with nothing added.
-    fn call<'a>(&self, weights: &'a PackedWeights, (x, layout): Rows<'a>, y: Target<'a>) -> ConvCall<'a> {
+    fn call<'a>(&self, weights: &'a PackedWeights<T>, (x, layout): Rows<'a, T>, y: Target<'a, T>) -> ConvCall<'a, T> {
         let epilogue = Epilogue { relu: self.relu, from_output: false };
         let input = (self.input.height, self.input.width);
         let whole = ConvCall::new(weights, Source { data: x, layout }, y, (self.output.height, self.output.width));
@@ -65,9 +74,9 @@ const LARGE_MATRICES: usize = 1 << 20;
 
 /// A 2x2 average pool and a 1x1 convolution, one after the other, without a tensor between them.
 #[derive(Clone, Copy)]
-pub(crate) struct PooledConvolution {
+pub(crate) struct PooledConvolution<T = f32> {
     /// Its input is the pooled image, or its output the one that is pooled.
-    pub(crate) conv: Convolution,
+    pub(crate) conv: Convolution<T>,
     pub(crate) pool_first: bool,
     pub(crate) elementwise: &'static Elementwise,
     /// The image that goes in and the one that comes out.
@@ -75,7 +84,7 @@ pub(crate) struct PooledConvolution {
     pub(crate) output: Extent,
 }
 
-impl PooledConvolution {
+impl<T: Activation> PooledConvolution<T> {
     /// The image between the two.
     pub(crate) fn middle(&self) -> Extent {
         if self.pool_first { self.conv.input } else { self.conv.output }
@@ -83,7 +92,7 @@ impl PooledConvolution {
 
     /// Output rows that are computed at a time.
     fn band(&self) -> usize {
-        (RING_BYTES / (4 * self.middle_rows(1) * self.middle().row())).clamp(1, self.output.height.max(1))
+        (RING_BYTES / (size_of::<T>() * self.middle_rows(1) * self.middle().row())).clamp(1, self.output.height.max(1))
     }
 
     /// Rows of the middle that belong to so many rows of the output.
@@ -100,11 +109,11 @@ impl PooledConvolution {
     /// [`PooledConvolution::scratch_elements`] values. `done`: called after each band of the first (0) and of the second (1) operator.
     pub(crate) fn run(
         &self,
-        weights: &PackedWeights,
-        x: &[f32],
-        mut y: Target<'_>,
+        weights: &PackedWeights<T>,
+        x: &[T],
+        mut y: Target<'_, T>,
         rows: Range<usize>,
-        scratch: &mut [f32],
+        scratch: &mut [T],
         mut done: impl FnMut(usize),
     ) {
         for start in rows.clone().step_by(self.band()) {
@@ -128,9 +137,9 @@ impl PooledConvolution {
 
 /// 2x2 average pool of an image like `from`, without a border, to as many rows as there are in `y`. `x` begins with the upper row of the
 /// first pair.
-pub(crate) fn average_pool(elementwise: &Elementwise, x: &[f32], from: Extent, y: &mut [f32]) {
+pub(crate) fn average_pool<T: Activation>(elementwise: &Elementwise, x: &[T], from: Extent, y: &mut [T]) {
     for (x, y) in x.chunks(2 * from.row()).zip(y.chunks_exact_mut(from.width / 2 * from.channels)) {
-        elementwise.pool(x, from.row(), y, from.channels, 0.25);
+        T::pool(elementwise, x, from.row(), y, from.channels);
     }
 }
 
@@ -139,16 +148,16 @@ pub(crate) fn average_pool(elementwise: &Elementwise, x: &[f32], from: Extent, y
 /// The middle rows live in a ring. The second convolution runs behind the first by the larger radius of their stencils: by then the
 /// middle rows that it reads are there, and the first convolution does not read the rows of y any more that it replaces.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct InPlaceBlock {
-    pub(crate) first: Convolution,
-    pub(crate) second: Convolution,
+pub(crate) struct InPlaceBlock<T = f32> {
+    pub(crate) first: Convolution<T>,
+    pub(crate) second: Convolution<T>,
 }
 
-impl InPlaceBlock {
+impl<T: Element> InPlaceBlock<T> {
     /// Rows of the middle that are computed at a time: all of them where each band would bring the matrices from beyond the cache again.
     fn band(&self) -> usize {
-        let (row_bytes, channels) = (4 * self.first.output.row(), self.first.output.channels);
-        if 2 * 4 * channels * channels > LARGE_MATRICES {
+        let (row_bytes, channels) = (size_of::<T>() * self.first.output.row(), self.first.output.channels);
+        if 2 * size_of::<T>() * channels * channels > LARGE_MATRICES {
             return self.first.output.height.max(2);
         }
         (RING_BYTES / row_bytes).clamp(2, self.first.output.height.max(2))
@@ -170,7 +179,7 @@ impl InPlaceBlock {
 
     /// Runs the block on one image `y` in place. `ring`: [`InPlaceBlock::ring_elements`] of scratch memory. `done`: called after
     /// each band of the first (0) and of the second (1) convolution, for those who measure.
-    pub(crate) fn run(&self, weights: &[PackedWeights; 2], y: &mut [f32], ring: &mut [f32], mut done: impl FnMut(usize)) {
+    pub(crate) fn run(&self, weights: &[PackedWeights<T>; 2], y: &mut [T], ring: &mut [T], mut done: impl FnMut(usize)) {
         let height = self.first.output.height;
         let ring_layout = Layout { ring: self.ring_rows(), ..self.first.output_layout() };
         let (mut computed, mut finished) = (0, 0);

@@ -138,12 +138,12 @@ impl<T: Copy + Default> SharedBuffer<T> {
     }
 }
 
-impl SharedBuffer<f32> {
+impl<T: Copy + Default> SharedBuffer<T> {
     /// Borrows some panels of all pixels of some tiles to write, or all of them; others may have the other panels meanwhile.
     ///
     /// # Panics
     /// As [`SharedBuffer::write`]; if panels are asked for and the pixels have more than [`PANEL_BITS`] of them.
-    pub(crate) fn write_part(&self, tiles: Range<usize>, panels: Option<Range<usize>>) -> WritePart<'_> {
+    pub(crate) fn write_part(&self, tiles: Range<usize>, panels: Option<Range<usize>>) -> WritePart<'_, T> {
         let bits = panels.clone().map_or(WRITTEN, |panels| {
             assert!(pack::panels(self.pixel) <= PANEL_BITS && panels.end <= PANEL_BITS, "pixels of too many panels");
             panels.fold(0, |bits, panel| bits | 1 << (PANEL_BITS + panel))
@@ -220,16 +220,16 @@ impl<T> Drop for Write<'_, T> {
 }
 
 /// All channels or some panels of all pixels of some tiles, borrowed to write.
-pub(crate) struct WritePart<'a> {
-    buffer: &'a SharedBuffer<f32>,
+pub(crate) struct WritePart<'a, T> {
+    buffer: &'a SharedBuffer<T>,
     tiles: Range<usize>,
     panels: Option<Range<usize>>,
     bits: u64,
 }
 
-impl WritePart<'_> {
+impl<T> WritePart<'_, T> {
     /// What a convolution writes: the tiles are rows `first`.. of its output.
-    pub(crate) fn target(&mut self, first: usize) -> Target<'_> {
+    pub(crate) fn target(&mut self, first: usize) -> Target<'_, T> {
         let SharedBuffer { address, tile, pixel, .. } = *self.buffer;
         let layout = Layout { origin: 0, row_step: tile, pixel_step: pixel, ring: self.tiles.len().max(1), first };
         // SAFETY: the tiles exist (their states were indexed), so the range lies in the buffer's memory, which lives as long as the
@@ -239,7 +239,7 @@ impl WritePart<'_> {
     }
 }
 
-impl Drop for WritePart<'_> {
+impl<T> Drop for WritePart<'_, T> {
     fn drop(&mut self) {
         release_writer(&self.buffer.states[self.tiles.clone()], self.bits);
     }

@@ -56,14 +56,14 @@ impl Extent {
 }
 
 /// Activations of several images. Tasks borrow images or rows.
-pub(crate) struct Activations {
+pub(crate) struct Activations<T = f32> {
     pub(crate) extent: Extent,
-    buffer: Arc<SharedBuffer<f32>>,
+    buffer: Arc<SharedBuffer<T>>,
     /// Tiles of the buffer that a row takes: several where tensors of other extents use it at other times.
     row_tiles: usize,
 }
 
-impl Activations {
+impl<T: Copy + Default> Activations<T> {
     /// Zeros for `images` images.
     pub(crate) fn new(images: usize, extent: Extent) -> Self {
         let buffer = SharedBuffer::of_pixels(images * extent.rows(), extent.row(), extent.channels);
@@ -71,7 +71,7 @@ impl Activations {
     }
 
     /// One tensor of each extent in the same memory, which they use in turns.
-    pub(crate) fn sharing(images: usize, extents: &[Extent]) -> Vec<Activations> {
+    pub(crate) fn sharing(images: usize, extents: &[Extent]) -> Vec<Self> {
         let tile = extents.iter().fold(0, |tile, extent| greatest_common_divisor(extent.row(), tile)).max(1);
         let elements = extents.iter().map(Extent::elements).max().unwrap_or(0);
         let buffer = Arc::new(SharedBuffer::new(images * elements / tile, tile));
@@ -87,7 +87,7 @@ impl Activations {
     }
 
     /// All rows of an image, with the border.
-    pub(crate) fn read(&self, image: usize) -> Read<'_, f32> {
+    pub(crate) fn read(&self, image: usize) -> Read<'_, T> {
         self.buffer.read(self.image(image))
     }
 
@@ -97,17 +97,17 @@ impl Activations {
     }
 
     /// All rows of an image, with the border, to write.
-    pub(crate) fn write(&self, image: usize) -> Write<'_, f32> {
+    pub(crate) fn write(&self, image: usize) -> Write<'_, T> {
         self.buffer.write(self.image(image))
     }
 
     /// Some rows of an image to write, counted from the first one of the border.
-    pub(crate) fn write_rows(&self, image: usize, rows: Range<usize>) -> Write<'_, f32> {
+    pub(crate) fn write_rows(&self, image: usize, rows: Range<usize>) -> Write<'_, T> {
         self.buffer.write(self.tiles(image, rows))
     }
 
     /// Some rows of an image for a convolution to write, counted from the first one of the border; all channels, or some panels.
-    pub(crate) fn write_part(&self, image: usize, rows: Range<usize>, panels: Option<Range<usize>>) -> WritePart<'_> {
+    pub(crate) fn write_part(&self, image: usize, rows: Range<usize>, panels: Option<Range<usize>>) -> WritePart<'_, T> {
         assert_eq!(self.row_tiles, 1, "tiles that are rows of pixels");
         self.buffer.write_part(self.tiles(image, rows), panels)
     }
@@ -128,7 +128,7 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
 }
 
 /// Copies rows of an image without a border into as many rows of one with a border on the left and right.
-pub(crate) fn copy_rows_inside(from: &[f32], to: &mut [f32], extent: Extent) {
+pub(crate) fn copy_rows_inside<T: Copy>(from: &[T], to: &mut [T], extent: Extent) {
     let (length, left) = (extent.width * extent.channels, extent.border * extent.channels);
     for (from, to) in from.chunks_exact(length).zip(to.chunks_exact_mut(extent.row())) {
         to[left..left + length].copy_from_slice(from);

@@ -1,15 +1,11 @@
 //! What the layers of a plan cost: multiply-adds, bytes, and how much memory is in use around them.
 #![forbid(unsafe_code)]
 
-use crate::conv::pack::PackedWeights;
-use crate::exec::segment::Convolution;
+use crate::exec::activation::Activation;
 use crate::net::plan::{Op, Plan, Step, TensorId};
 
 /// Parts of a step whose time is measured: blocks have two, their convolutions.
 pub(crate) const PARTS: usize = 2;
-
-/// Bytes of a value.
-const VALUE: usize = size_of::<f32>();
 
 /// How a run is cut.
 #[derive(Clone, Copy, Debug)]
@@ -36,14 +32,14 @@ pub(crate) struct Cost {
 }
 
 /// The costs of all parts in the order of execution.
-pub(crate) fn costs(plan: &Plan, cut: Cut) -> Vec<Cost> {
+pub(crate) fn costs<T: Activation>(plan: &Plan<T>, cut: Cut) -> Vec<Cost> {
     let mut costs = Vec::new();
     for stage in 0..plan.stages.len() {
         for step in plan.stage(stage) {
             for (index, part) in parts(plan, &plan.steps[step]).into_iter().enumerate() {
                 let working_set =
                     if cut.images < cut.threads { part.split_working_set(plan, cut) } else { part.working_set(plan, stage, cut) };
-                let (kernel, macs, bytes) = (part.kernel(), part.macs(), part.bytes(plan));
+                let (kernel, macs, bytes) = (part.kernel, part.macs, part.bytes(plan));
                 costs.push(Cost { step, part: index, name: part.name, kernel, macs, bytes, working_set });
             }
         }
@@ -52,15 +48,17 @@ pub(crate) fn costs(plan: &Plan, cut: Cut) -> Vec<Cost> {
 }
 
 /// A part of a step.
-struct Part<'a> {
+struct Part {
     name: String,
     input: Place,
     output: Place,
     /// True if it adds to what the output holds.
     adds: bool,
-    convolution: Option<(&'a Convolution, &'a PackedWeights)>,
-    /// Multiply-adds of one output.
-    products: usize,
+    /// The kernel of a convolution.
+    kernel: Option<&'static str>,
+    macs: u64,
+    /// Its weights, in bytes.
+    weights: usize,
     /// Weights that are used in turn with its own, in bytes.
     other_weights: usize,
 }
@@ -75,16 +73,17 @@ enum Place {
     Worker(usize),
 }
 
-fn parts<'a>(plan: &Plan, step: &'a Step) -> Vec<Part<'a>> {
+fn parts<T: Activation>(plan: &Plan<T>, step: &Step<T>) -> Vec<Part> {
     let name = || step.name.clone();
     let plain =
-        |input, output| Part { name: name(), input, output, adds: false, convolution: None, products: 0, other_weights: 0 };
+        |input, output| Part { name: name(), input, output, adds: false, kernel: None, macs: 0, weights: 0, other_weights: 0 };
     match &step.op {
         Op::Load { to } => vec![plain(Place::Caller(plan.input.iter().product()), Place::Tensor(*to))],
         Op::Pad { from, to } => vec![plain(Place::Tensor(*from), Place::Tensor(*to))],
-        Op::Convolve { from, to, conv, weights, add_to_output, products } => {
+        Op::Convolve { from, to, conv, weights, add_to_output } => {
             let part = plain(Place::Tensor(*from), Place::Tensor(*to));
-            vec![Part { adds: *add_to_output, convolution: Some((conv, weights)), products: *products, ..part }]
+            let kernel = Some(conv.kernel.name);
+            vec![Part { adds: *add_to_output, kernel, macs: step.macs[0], weights: weights.bytes(), ..part }]
         }
         Op::PooledConvolve { from, to, pair, weights } => {
             let middle = Place::Worker(pair.middle().elements());
@@ -92,50 +91,40 @@ fn parts<'a>(plan: &Plan, step: &'a Step) -> Vec<Part<'a>> {
             let pool = |(input, output)| Part { name: format!("{}.pool", step.name), ..plain(input, output) };
             let conv = |(input, output)| Part {
                 name: format!("{}.conv", step.name),
-                convolution: Some((&pair.conv, weights)),
-                products: weights.products(),
+                kernel: Some(pair.conv.kernel.name),
+                macs: step.macs[0],
+                weights: weights.bytes(),
                 ..plain(input, output)
             };
             if pair.pool_first { vec![pool(places[0]), conv(places[1])] } else { vec![conv(places[0]), pool(places[1])] }
         }
-        Op::Block { y, middle, block, weights, products } => {
-            let part = |half: usize, input, output, conv| Part {
+        Op::Block { y, middle, block, weights } => {
+            let part = |half: usize, input, output, kernel| Part {
                 name: format!("{}.conv{}", step.name, half + 1),
                 adds: half == 1,
-                convolution: Some((conv, &weights[half])),
-                products: products[half],
+                kernel: Some(kernel),
+                macs: step.macs[half],
+                weights: weights[half].bytes(),
                 other_weights: weights[1 - half].bytes(),
                 ..plain(Place::Tensor(input), Place::Tensor(output))
             };
-            vec![part(0, *y, *middle, &block.first), part(1, *middle, *y, &block.second)]
+            vec![part(0, *y, *middle, block.first.kernel.name), part(1, *middle, *y, block.second.kernel.name)]
         }
         Op::Head { from, conv, weights } => {
             let part = plain(Place::Tensor(*from), Place::Worker(conv.output.elements()));
-            vec![Part { convolution: Some((conv, weights)), products: weights.products(), ..part }]
+            vec![Part { kernel: Some(conv.kernel.name), macs: step.macs[0], weights: weights.bytes(), ..part }]
         }
     }
 }
 
-impl Part<'_> {
-    fn kernel(&self) -> Option<&'static str> {
-        self.convolution.map(|(conv, _)| conv.kernel.name)
-    }
-
-    fn macs(&self) -> u64 {
-        self.convolution.map_or(0, |(conv, _)| (conv.output.pixels() * conv.output.channels * self.products) as u64)
-    }
-
-    fn weights(&self) -> usize {
-        self.convolution.map_or(0, |(_, weights)| weights.bytes())
-    }
-
-    fn bytes(&self, plan: &Plan) -> usize {
+impl Part {
+    fn bytes<T: Activation>(&self, plan: &Plan<T>) -> usize {
         let passes = if self.adds { 2 } else { 1 };
-        self.input.bytes(plan) + passes * self.output.bytes(plan) + self.weights()
+        self.input.bytes(plan) + passes * self.output.bytes(plan) + self.weights
     }
 
     /// Where threads share the images: those of one group stay in use for a stage, the caller's for the run.
-    fn working_set(&self, plan: &Plan, stage: usize, cut: Cut) -> usize {
+    fn working_set<T: Activation>(&self, plan: &Plan<T>, stage: usize, cut: Cut) -> usize {
         let share = cut.images.div_ceil(cut.threads);
         let group = plan.group(stage, cut.images, cut.threads);
         let activations = |place: Place| {
@@ -147,23 +136,23 @@ impl Part<'_> {
             };
             images * place.bytes(plan)
         };
-        activations(self.input) + activations(self.output) + self.weights() + self.other_weights
+        activations(self.input) + activations(self.output) + self.weights + self.other_weights
     }
 
     /// Where threads share the rows of every operator.
-    fn split_working_set(&self, plan: &Plan, cut: Cut) -> usize {
-        cut.images * (self.input.bytes(plan) + self.output.bytes(plan)) / cut.threads + self.weights()
+    fn split_working_set<T: Activation>(&self, plan: &Plan<T>, cut: Cut) -> usize {
+        cut.images * (self.input.bytes(plan) + self.output.bytes(plan)) / cut.threads + self.weights
     }
 }
 
 impl Place {
     /// Bytes of an image, without a border.
-    fn bytes(self, plan: &Plan) -> usize {
-        VALUE
-            * match self {
-                Place::Tensor(tensor) => plan.tensors[tensor].extent.pixels() * plan.tensors[tensor].extent.channels,
-                Place::Caller(values) | Place::Worker(values) => values,
-            }
+    fn bytes<T: Activation>(self, plan: &Plan<T>) -> usize {
+        match self {
+            Place::Tensor(tensor) => size_of::<T>() * plan.tensors[tensor].extent.pixels() * plan.tensors[tensor].extent.channels,
+            Place::Worker(values) => size_of::<T>() * values,
+            Place::Caller(values) => size_of::<f32>() * values,
+        }
     }
 }
 
@@ -175,7 +164,7 @@ mod tests {
     use crate::net::{Block, Connection, ConnectionForm, Model, Network, Operator};
 
     fn costs_of(network: &Network, images: usize, threads: usize) -> Vec<Cost> {
-        let plan = Plan::new(&Model::random(network, 1), Kernels::of(Isa::Portable).unwrap()).unwrap();
+        let plan = Plan::<f32>::new(&Model::random(network, 1), Kernels::of(Isa::Portable).unwrap()).unwrap();
         costs(&plan, Cut { images, threads })
     }
 

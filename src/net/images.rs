@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use crate::error::{Error, Result};
+use crate::exec::activation::Activation;
 use crate::net::preprocess::Preprocess;
 
 /// A batch of images of one size, borrowed from the caller.
@@ -80,19 +81,19 @@ impl<'a> Images<'a> {
         Images { pixels, shape: [count, c, h, w], ..*self }
     }
 
-    /// Writes rows of an image, channels last, to the rows of `to` from `offset` on, `row_step` apart.
-    pub(crate) fn copy_rows(
+    /// Writes rows of an image, channels last, to the rows of `to` from `offset` on, `row_step` apart, with pixels `pixel_step` apart.
+    pub(crate) fn copy_rows<T: Activation>(
         &self,
         image: usize,
         rows: std::ops::Range<usize>,
-        to: &mut [f32],
-        (offset, row_step): (usize, usize),
+        to: &mut [T],
+        (offset, row_step, pixel_step): (usize, usize, usize),
         map: &ByteMap,
     ) {
         let [_, channels, height, width] = self.shape;
         let base = image * channels * height * width;
         for (index, h) in rows.enumerate() {
-            let row = &mut to[offset + index * row_step..][..width * channels];
+            let row = &mut to[offset + index * row_step..][..width * pixel_step];
             for channel in 0..channels {
                 let at = |w: usize| {
                     base + if self.channels_last {
@@ -101,10 +102,10 @@ impl<'a> Images<'a> {
                         (channel * height + h) * width + w
                     }
                 };
-                let values = row.iter_mut().skip(channel).step_by(channels).enumerate();
+                let values = row.iter_mut().skip(channel).step_by(pixel_step).enumerate();
                 match self.pixels {
-                    Pixels::Numbers(data) => values.for_each(|(w, value)| *value = data[at(w)]),
-                    Pixels::Bytes(data) => values.for_each(|(w, value)| *value = map.value(channel, data[at(w)])),
+                    Pixels::Numbers(data) => values.for_each(|(w, value)| *value = T::nearest(data[at(w)])),
+                    Pixels::Bytes(data) => values.for_each(|(w, value)| *value = T::nearest(map.value(channel, data[at(w)]))),
                 }
             }
         }
@@ -143,7 +144,7 @@ mod tests {
         ];
         let rows = all.map(|images| {
             let mut rows = vec![0.0; 2 * 10];
-            images.copy_rows(0, 1..3, &mut rows, (1, 10), &map);
+            images.copy_rows(0, 1..3, &mut rows, (1, 10, 2), &map);
             rows
         });
         assert_eq!(rows[0], rows[1]);

@@ -8,7 +8,7 @@ use crate::net::timing::LayerTiming;
 
 /// The instruction set with its reason, the threads, and the kernel of every convolution.
 pub(crate) fn dispatch_report(isa: Isa, threads: usize, kernels: &[(String, &'static str)]) -> String {
-    let reason = if Isa::active().ok() != Some(isa) {
+    let reason = if Isa::active().ok() != Some(isa.base()) {
         "chosen by the program"
     } else if std::env::var_os("LEANRESNET_ISA").is_some() {
         "LEANRESNET_ISA"

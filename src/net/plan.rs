@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use crate::conv::pack::PackedWeights;
 use crate::dispatch::Kernels;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::exec::activation::Activation;
 use crate::exec::segment::{Convolution, InPlaceBlock, PooledConvolution};
 use crate::exec::tensor::Extent;
+use crate::kernel::conv::ConvKernel;
 use crate::net::architecture::{Block, ConnectionForm, Operator};
 use crate::net::fold;
 use crate::net::images::ByteMap;
 use crate::net::model::Model;
+use crate::stencil::Stencil;
 
 /// A tensor of the plan: an index of [`Plan::tensors`].
 pub(crate) type TensorId = usize;
@@ -30,33 +33,35 @@ pub(crate) struct PlannedTensor {
 const GROUP_BYTES: usize = 1 << 20;
 
 /// One operator.
-pub(crate) enum Op {
+pub(crate) enum Op<T> {
     /// Images into the inside of a tensor.
     Load { to: TensorId },
     /// An image into the inside of a larger one.
     Pad { from: TensorId, to: TensorId },
-    /// to (+)= convolution of from. `products`: multiply-adds of one output, as the network states them; moving a channel is none.
-    Convolve { from: TensorId, to: TensorId, conv: Convolution, weights: PackedWeights, add_to_output: bool, products: usize },
-    /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart. `products`: multiply-adds of
-    /// one output of each, as the network states them; folding may have saved some.
-    Block { y: TensorId, middle: TensorId, block: InPlaceBlock, weights: Box<[PackedWeights; 2]>, products: [usize; 2] },
+    /// to (+)= convolution of from.
+    Convolve { from: TensorId, to: TensorId, conv: Convolution<T>, weights: PackedWeights<T>, add_to_output: bool },
+    /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart.
+    Block { y: TensorId, middle: TensorId, block: InPlaceBlock<T>, weights: Box<[PackedWeights<T>; 2]> },
     /// 2x2 average pool and 1x1 convolution, in the order that the network says.
-    PooledConvolve { from: TensorId, to: TensorId, pair: PooledConvolution, weights: PackedWeights },
-    /// Global average pool and linear layer; the extents are those of one image's pixel.
+    PooledConvolve { from: TensorId, to: TensorId, pair: PooledConvolution<T>, weights: PackedWeights<T> },
+    /// Global average pool and linear layer, in f32; the extents are those of one image's pixel.
     Head { from: TensorId, conv: Convolution, weights: PackedWeights },
 }
 
 /// An operator with the name of its layer, which no other step has.
-pub(crate) struct Step {
+pub(crate) struct Step<T> {
     pub(crate) name: String,
-    pub(crate) op: Op,
+    pub(crate) op: Op<T>,
+    /// Multiply-adds for an image, of a block's convolutions each, as the network states them: folding may have saved some, moving a
+    /// channel is none, and channels that are there for the kernels' sake do not count.
+    pub(crate) macs: [u64; 2],
 }
 
 /// What a session executes; shared by forks.
-pub(crate) struct Plan {
+pub(crate) struct Plan<T> {
     pub(crate) kernels: &'static Kernels,
     pub(crate) tensors: Vec<PlannedTensor>,
-    pub(crate) steps: Vec<Step>,
+    pub(crate) steps: Vec<Step<T>>,
     /// First step of every stage: a stage is the blocks of one width with the stem before or the connection after them, so that what
     /// goes from one to the next is small.
     pub(crate) stages: Vec<usize>,
@@ -65,9 +70,9 @@ pub(crate) struct Plan {
     pub(crate) classes: usize,
 }
 
-impl Plan {
+impl<T: Activation> Plan<T> {
     /// The plan of a model on one instruction set.
-    pub(crate) fn new(model: &Model, kernels: &'static Kernels) -> Result<Arc<Plan>> {
+    pub(crate) fn new(model: &Model, kernels: &'static Kernels) -> Result<Arc<Self>> {
         let network = model.network();
         let plan = Plan {
             kernels,
@@ -89,13 +94,16 @@ impl Plan {
 
     /// Images that go through a stage together, when `threads` threads share `count` images.
     pub(crate) fn group(&self, stage: usize, count: usize, threads: usize) -> usize {
-        let largest =
-            self.steps[self.stage(stage)].iter().map(|step| 4 * self.output_extent(&step.op).elements()).max().unwrap_or(1);
+        let largest = self.steps[self.stage(stage)]
+            .iter()
+            .map(|step| size_of::<T>() * self.output_extent(&step.op).elements())
+            .max()
+            .unwrap_or(1);
         (GROUP_BYTES / largest.max(1)).clamp(1, count.div_ceil(threads).max(1))
     }
 
     /// The output image of an operator.
-    pub(crate) fn output_extent(&self, op: &Op) -> Extent {
+    pub(crate) fn output_extent(&self, op: &Op<T>) -> Extent {
         let tensor = match op {
             Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::PooledConvolve { to, .. } => *to,
             Op::Block { y, .. } => *y,
@@ -105,13 +113,13 @@ impl Plan {
     }
 }
 
-struct Lowering<'a> {
+struct Lowering<'a, T> {
     model: &'a Model,
-    plan: Plan,
+    plan: Plan<T>,
 }
 
-impl Lowering<'_> {
-    fn run(mut self) -> Result<Plan> {
+impl<T: Activation> Lowering<'_, T> {
+    fn run(mut self) -> Result<Plan<T>> {
         let network = self.model.network();
         let sizes = network.stage_sizes();
         let mut x = self.stem(sizes[0])?;
@@ -121,7 +129,7 @@ impl Lowering<'_> {
                 self.plan.stages.push(self.plan.steps.len());
             }
             for block in 0..stage.blocks {
-                self.block(&format!("stages.{index}.{block}"), &stage.block, x)?;
+                self.block(&format!("stages.{index}.{block}"), &stage.block, stage.width, x)?;
             }
         }
         self.head(x)?;
@@ -150,8 +158,15 @@ impl Lowering<'_> {
         self.plan.tensors.len() - 1
     }
 
-    fn push(&mut self, name: &str, op: Op) {
-        self.plan.steps.push(Step { name: name.to_string(), op });
+    /// `products`: multiply-adds of one output of `outputs` channels, for each convolution of the operator.
+    fn push(&mut self, name: &str, op: Op<T>, outputs: usize, products: [usize; 2]) {
+        let pixels = match &op {
+            Op::PooledConvolve { pair, .. } => pair.conv.output.pixels(),
+            Op::Head { .. } => 1,
+            op => self.plan.output_extent(op).pixels(),
+        };
+        let macs = products.map(|products| (pixels * outputs * products) as u64);
+        self.plan.steps.push(Step { name: name.to_string(), op, macs });
     }
 
     fn extent(&self, tensor: TensorId) -> Extent {
@@ -161,7 +176,7 @@ impl Lowering<'_> {
     /// Bytes of the weights of a stage's blocks.
     fn weight_bytes(&self, stage: usize) -> usize {
         let stage = &self.model.network().stages()[stage];
-        size_of::<f32>() * stage.blocks * stage.width * stage.block.products(stage.width).iter().sum::<usize>()
+        size_of::<T>() * stage.blocks * stage.width * stage.block.products(stage.width).iter().sum::<usize>()
     }
 
     fn stem(&mut self, [height, width]: [usize; 2]) -> Result<TensorId> {
@@ -169,12 +184,13 @@ impl Lowering<'_> {
         let (stem, [channels, input_height, input_width]) = (network.stem(), network.input());
         let outputs = network.stages()[0].width;
         let border = (stem.kernel - 1) / 2;
-        let input = self.scratch(Extent::new(input_height, input_width, channels).with_border(border));
+        let held = channels.next_multiple_of(T::INPUTS_TOGETHER);
+        let input = self.scratch(Extent::new(input_height, input_width, held).with_border(border));
         // Images go through the first stage one at a time if its weights stay in the second level of cache meanwhile.
-        let output = self.activations(Extent::new(height, width, outputs), self.weight_bytes(0) > GROUP_BYTES / 2);
+        let output = self.activations(Self::extent_of([height, width], outputs), self.weight_bytes(0) > GROUP_BYTES / 2);
         let weights = fold::dense_with_norm(self.model, "stem", stem.norm, channels, outputs, stem.kernel)?;
         self.plan.stages.push(0);
-        self.push("input", Op::Load { to: input });
+        self.push("input", Op::Load { to: input }, 0, [0; 2]);
         self.convolve("stem.conv", input, output, weights, (stem.stride, true), false);
         Ok(output)
     }
@@ -182,78 +198,88 @@ impl Lowering<'_> {
     fn connection(&mut self, index: usize, x: TensorId, [height, width]: [usize; 2], outputs: usize) -> Result<TensorId> {
         let connection = self.model.network().connection();
         let (name, from) = (format!("connections.{index}"), self.extent(x));
-        let weights =
-            fold::dense_with_norm(self.model, &name, connection.norm, from.channels, outputs, connection.form.kernel())?;
-        let output = self.activations(Extent::new(height, width, outputs), true);
+        let inputs = self.model.network().stages()[index].width;
+        let weights = fold::dense_with_norm(self.model, &name, connection.norm, inputs, outputs, connection.form.kernel())?;
+        let output = self.activations(Self::extent_of([height, width], outputs), true);
         match connection.form {
             ConnectionForm::PoolConv | ConnectionForm::ConvPool => {
                 let pool_first = connection.form == ConnectionForm::PoolConv;
                 let (height, width) = if pool_first { (height, width) } else { (from.height, from.width) };
-                let extent = |channels| Extent::new(height, width, channels);
+                let extent = |channels| Self::extent_of([height, width], channels);
                 let conv = self.dense(extent(from.channels), extent(outputs), 1, true);
                 let elementwise = &self.plan.kernels.elementwise;
                 let pair = PooledConvolution { conv, pool_first, elementwise, input: from, output: self.extent(output) };
-                self.push(&name, Op::PooledConvolve { from: x, to: output, pair, weights });
+                let weights = T::packed(weights.with_inputs(inputs, from.channels));
+                self.push(&name, Op::PooledConvolve { from: x, to: output, pair, weights }, outputs, [inputs, 0]);
             }
             ConnectionForm::StridedConv => {
                 let padded = self.scratch(from.with_border(1));
-                self.push(&format!("{name}.pad"), Op::Pad { from: x, to: padded });
+                self.push(&format!("{name}.pad"), Op::Pad { from: x, to: padded }, 0, [0; 2]);
                 self.convolve(&format!("{name}.conv"), padded, output, weights, (2, true), false);
             }
         }
         Ok(output)
     }
 
-    fn block(&mut self, name: &str, block: &Block, x: TensorId) -> Result<()> {
+    fn block(&mut self, name: &str, block: &Block, width: usize, x: TensorId) -> Result<()> {
         let extent = self.extent(x);
         let middle = self.scratch(extent);
         if let Operator::Separable | Operator::Shift = block.operator {
-            self.separable(name, block, 0, (x, middle))?;
-            return self.separable(name, block, 1, (middle, x));
+            self.separable(name, (block, width), 0, (x, middle))?;
+            return self.separable(name, (block, width), 1, (middle, x));
         }
-        let [first, second] = fold::block(self.model, name, block, extent.channels)?;
+        let [first, second] =
+            fold::block(self.model, name, block, width)?.map(|weights| weights.with_inputs(width, extent.channels));
         let (name1, name2) = (format!("{name}.conv1"), format!("{name}.conv2"));
         if block.operator == Operator::Dense {
             let padded = self.scratch(extent.with_border(1));
-            self.push(&format!("{name1}.pad"), Op::Pad { from: x, to: padded });
+            self.push(&format!("{name1}.pad"), Op::Pad { from: x, to: padded }, 0, [0; 2]);
             self.convolve(&name1, padded, middle, first, (1, true), false);
-            self.push(&format!("{name2}.pad"), Op::Pad { from: middle, to: padded });
+            self.push(&format!("{name2}.pad"), Op::Pad { from: middle, to: padded }, 0, [0; 2]);
             self.convolve(&name2, padded, x, second, (1, block.relu_after_sum), true);
             return Ok(());
         }
         let convolution = |weights: &PackedWeights, relu| {
-            let kernel = self.plan.kernels.lean(weights.stencil().unwrap_or(block.stencils[0]), weights.group_size());
-            Convolution { kernel, input: extent, output: extent, stride: 1, relu }
+            let kernel = self.lean(weights.stencil().unwrap_or(block.stencils[0]), weights.group_size())?;
+            Ok(Convolution { kernel, input: extent, output: extent, stride: 1, relu })
         };
-        let pair = InPlaceBlock { first: convolution(&first, true), second: convolution(&second, block.relu_after_sum) };
-        let products = block.products(extent.channels);
-        self.push(name, Op::Block { y: x, middle, block: pair, weights: Box::new([first, second]), products });
+        let pair = InPlaceBlock { first: convolution(&first, true)?, second: convolution(&second, block.relu_after_sum)? };
+        let weights = Box::new([first, second].map(T::packed));
+        self.push(name, Op::Block { y: x, middle, block: pair, weights }, width, block.products(width));
         Ok(())
     }
 
     /// A separable or shift convolution of a block, the second one added to its output.
-    fn separable(&mut self, name: &str, block: &Block, index: usize, (from, to): (TensorId, TensorId)) -> Result<()> {
+    fn separable(
+        &mut self,
+        name: &str,
+        (block, width): (&Block, usize),
+        index: usize,
+        (from, to): (TensorId, TensorId),
+    ) -> Result<()> {
         let extent = self.extent(from);
-        let [spatial, pointwise] = fold::separable(self.model, name, block, index, extent.channels)?;
+        let [spatial, pointwise] = fold::separable(self.model, name, block, index, width)?;
         let name = format!("{name}.conv{}", index + 1);
         let between = self.scratch_beside(extent, Some(if index == 0 { to } else { from }));
-        let kernel = self.plan.kernels.lean(block.stencil_of(index).unwrap_or(block.stencils[index]), block.group_size);
+        let kernel = self.lean(block.stencil_of(index).unwrap_or(block.stencils[index]), block.group_size)?;
         let conv = Convolution { kernel, input: extent, output: extent, stride: 1, relu: false };
         let products = if block.operator == Operator::Shift { 0 } else { spatial.products() };
-        let op = Op::Convolve { from, to: between, conv, weights: spatial, add_to_output: false, products };
-        self.push(&format!("{name}.spatial"), op);
+        let op = Op::Convolve { from, to: between, conv, weights: T::packed(spatial), add_to_output: false };
+        self.push(&format!("{name}.spatial"), op, width, [products, 0]);
         let (relu, add) = (index == 0 || block.relu_after_sum, index == 1);
         self.convolve(&format!("{name}.pointwise"), between, to, pointwise, (1, relu), add);
         Ok(())
     }
 
     fn head(&mut self, x: TensorId) -> Result<()> {
-        let (classes, channels) = (self.plan.classes, self.extent(x).channels);
+        let (classes, held) = (self.plan.classes, self.extent(x).channels);
+        let channels = self.model.network().stages().last().map_or(0, |stage| stage.width);
         let (weight, bias) = (fold::values(self.model, "head.weight"), fold::values(self.model, "head.bias"));
         let weights = PackedWeights::dense(channels, classes, 1, weight, bias)?;
         let pixel = |channels| Extent::new(1, 1, channels);
-        let conv = self.dense(pixel(channels), pixel(classes), 1, false);
-        self.push("head", Op::Head { from: x, conv, weights });
+        let kernel = self.plan.kernels.dense;
+        let conv = Convolution { kernel, input: pixel(held), output: pixel(classes), stride: 1, relu: false };
+        self.push("head", Op::Head { from: x, conv, weights: weights.with_inputs(channels, held) }, classes, [channels, 0]);
         Ok(())
     }
 
@@ -268,11 +294,22 @@ impl Lowering<'_> {
     ) {
         let (input, output) = (self.extent(from), self.extent(to));
         let conv = self.dense(input, output, stride, relu);
-        let products = weights.products();
-        self.push(name, Op::Convolve { from, to, conv, weights, add_to_output, products });
+        let (inputs, outputs, products) = (weights.row_length / weights.rows, weights.channels, weights.products());
+        let weights = T::packed(weights.with_inputs(inputs, input.channels));
+        self.push(name, Op::Convolve { from, to, conv, weights, add_to_output }, outputs, [products, 0]);
     }
 
-    fn dense(&self, input: Extent, output: Extent, stride: usize, relu: bool) -> Convolution {
-        Convolution { kernel: self.plan.kernels.dense, input, output, stride, relu }
+    /// An image of so many channels, with room for those that kernels want together.
+    fn extent_of([height, width]: [usize; 2], channels: usize) -> Extent {
+        Extent::new(height, width, channels.next_multiple_of(T::CHANNELS_TOGETHER))
+    }
+
+    fn lean(&self, stencil: Stencil, group_size: usize) -> Result<ConvKernel<T>> {
+        let groups = || Error::invalid("precision", "f32 for stencils that read groups of channels", "bf16");
+        T::lean(self.plan.kernels, stencil, group_size).ok_or_else(groups)
+    }
+
+    fn dense(&self, input: Extent, output: Extent, stride: usize, relu: bool) -> Convolution<T> {
+        Convolution { kernel: T::dense(self.plan.kernels), input, output, stride, relu }
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::conv::pack::PackedWeights;
+use crate::exec::activation::Activation;
 use crate::exec::region::Program;
 use crate::exec::segment::Convolution;
 use crate::exec::shared::SharedBuffer;
@@ -15,37 +16,40 @@ use crate::net::split::{self, Cut, Part};
 use crate::net::timing::{Lap, Timer};
 
 /// Everything that a run writes.
-pub(super) struct Memory {
+pub(super) struct Memory<T> {
     workers: usize,
-    activations: Vec<Activations>,
-    /// Per worker: rows between the convolutions of a block or between a pool and its convolution, and the pooled pixels of a group
-    /// before the head.
-    scratch: SharedBuffer<f32>,
+    activations: Vec<Activations<T>>,
+    /// Per worker: rows between the convolutions of a block or between a pool and its convolution.
+    scratch: SharedBuffer<T>,
+    /// Per worker: the pooled pixels of a group before the head.
+    pooled: SharedBuffer<f32>,
     pub(super) logits: SharedBuffer<f32>,
 }
 
-impl Memory {
-    pub(super) fn new(plan: &Plan, max_batch: usize, workers: usize) -> Self {
+impl<T: Activation> Memory<T> {
+    pub(super) fn new(plan: &Plan<T>, max_batch: usize, workers: usize) -> Self {
         let images = |between_stages| if between_stages { max_batch } else { workers };
         let activations =
             plan.tensors.iter().map(|tensor| Activations::new(images(tensor.between_stages), tensor.extent)).collect();
         let group = plan.group(plan.stages.len() - 1, max_batch, 1);
-        let scratch = |op: &Op| match op {
+        let scratch = |op: &Op<T>| match op {
             Op::Block { block, .. } => block.ring_elements(),
             Op::PooledConvolve { pair, .. } => pair.scratch_elements(),
-            Op::Head { conv, .. } => group * conv.input.channels,
-            Op::Load { .. } | Op::Pad { .. } | Op::Convolve { .. } => 0,
+            Op::Load { .. } | Op::Pad { .. } | Op::Convolve { .. } | Op::Head { .. } => 0,
         };
+        let pooled = |op: &Op<T>| if let Op::Head { conv, .. } = op { group * conv.input.channels } else { 0 };
+        let most_pooled = plan.steps.iter().map(|step| pooled(&step.op)).max().unwrap_or(0);
         let most = plan.steps.iter().map(|step| scratch(&step.op)).max().unwrap_or(0);
         Memory {
             workers,
             activations,
             scratch: SharedBuffer::new(workers, most),
+            pooled: SharedBuffer::new(workers, most_pooled),
             logits: SharedBuffer::new(max_batch, plan.classes),
         }
     }
 
-    pub(super) fn ensure_workers(&mut self, plan: &Plan, max_batch: usize, workers: usize) {
+    pub(super) fn ensure_workers(&mut self, plan: &Plan<T>, max_batch: usize, workers: usize) {
         if workers > self.workers {
             *self = Memory::new(plan, max_batch, workers);
         }
@@ -53,7 +57,7 @@ impl Memory {
 
     pub(super) fn bytes(&self) -> usize {
         let activations: usize = self.activations.iter().map(Activations::bytes).sum();
-        activations + self.scratch.bytes() + self.logits.bytes()
+        activations + self.scratch.bytes() + self.pooled.bytes() + self.logits.bytes()
     }
 }
 
@@ -61,18 +65,24 @@ impl Memory {
 ///
 /// With at least as many images as threads, a phase is a stage and a task a group of images that goes through it depth-first.
 /// With fewer, a phase is one operator and a task some of its output rows of one image.
-pub(super) struct Run<'a> {
-    plan: &'a Plan,
-    memory: &'a Memory,
+pub(super) struct Run<'a, T: Activation> {
+    plan: &'a Plan<T>,
+    memory: &'a Memory<T>,
     images: Images<'a>,
     count: usize,
     threads: usize,
     split_images: bool,
-    timer: Option<&'a Timer>,
+    timer: Option<&'a Timer<T>>,
 }
 
-impl<'a> Run<'a> {
-    pub(super) fn new(plan: &'a Plan, memory: &'a Memory, images: Images<'a>, threads: usize, timer: Option<&'a Timer>) -> Self {
+impl<'a, T: Activation> Run<'a, T> {
+    pub(super) fn new(
+        plan: &'a Plan<T>,
+        memory: &'a Memory<T>,
+        images: Images<'a>,
+        threads: usize,
+        timer: Option<&'a Timer<T>>,
+    ) -> Self {
         let count = images.shape()[0];
         Run { plan, memory, images, count, threads, split_images: count < threads, timer }
     }
@@ -109,7 +119,7 @@ impl<'a> Run<'a> {
                 let extent = tensors[*to].extent;
                 let inner = rows.start + extent.border..rows.end + extent.border;
                 let mut band = tensors[*to].write_rows(slot(*to), inner);
-                let origin = (extent.border * extent.channels, extent.row());
+                let origin = (extent.border * extent.channels, extent.row(), extent.channels);
                 self.images.copy_rows(image, rows, &mut band, origin, &self.plan.byte_map);
             }
             Op::Pad { from, to } => {
@@ -158,11 +168,11 @@ impl<'a> Run<'a> {
         worker: usize,
     ) {
         let tensor = &self.memory.activations[from];
-        let mut pooled = self.memory.scratch.write(worker..worker + 1);
+        let mut pooled = self.memory.pooled.write(worker..worker + 1);
         let pooled = &mut pooled[..images.len() * conv.input.channels];
         for (pixel, image) in pooled.chunks_exact_mut(conv.input.channels).zip(images.clone()) {
             let x = tensor.read(self.slot(from, image, temporary));
-            self.plan.kernels.elementwise.global_pool(&x, pixel, 1.0 / tensor.extent.pixels() as f32);
+            T::global_pool(&self.plan.kernels.elementwise, &x, pixel);
         }
         // An image's logits are a pixel, and a tile of their own: a column of pixels.
         let column = |extent: Extent| Extent { height: images.len(), ..extent };
@@ -205,7 +215,7 @@ impl<'a> Run<'a> {
     }
 
     /// True if an operator leaves its image in a tensor between stages, so that another image may follow.
-    fn ends_image(&self, op: &Op) -> bool {
+    fn ends_image(&self, op: &Op<T>) -> bool {
         match op {
             Op::Load { to }
             | Op::Pad { to, .. }
@@ -217,7 +227,7 @@ impl<'a> Run<'a> {
     }
 }
 
-impl Program for Run<'_> {
+impl<T: Activation> Program for Run<'_, T> {
     fn phases(&self) -> usize {
         if self.split_images { split::phases(self.plan) } else { self.plan.stages.len() }
     }

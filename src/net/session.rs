@@ -1,8 +1,6 @@
 //! Inference: a model made ready to run on a pool of threads.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
-
 use crate::dispatch::Kernels;
 use crate::error::{Error, Result};
 use crate::exec::pool::Pool;
@@ -10,11 +8,12 @@ use crate::exec::region::Region;
 use crate::isa::Isa;
 use crate::log;
 use crate::net::images::Images;
+use crate::net::inference::{Engine, Inference};
 use crate::net::log_report::dispatch_report;
 use crate::net::model::Model;
-use crate::net::plan::{Op, Plan};
-use crate::net::run::{Memory, Run};
-use crate::net::timing::{LayerTiming, Timer};
+use crate::net::plan::Plan;
+use crate::net::precision::Precision;
+use crate::net::timing::LayerTiming;
 
 /// Options of a [`Session`]; made by [`Session::builder`].
 #[derive(Clone, Debug)]
@@ -23,6 +22,7 @@ pub struct SessionBuilder {
     pool: Pool,
     max_batch: usize,
     isa: Option<Isa>,
+    precision: Precision,
     timing: bool,
 }
 
@@ -41,10 +41,20 @@ impl SessionBuilder {
         self
     }
 
-    /// The instruction set. Default: [`Isa::active`].
+    /// The instruction set. Default: that of [`Precision::isa`].
     #[must_use]
     pub fn isa(mut self, isa: Isa) -> Self {
         self.isa = Some(isa);
+        self
+    }
+
+    /// The type of activations and matrices. Default: [`Precision::F32`].
+    ///
+    /// [`Precision::Bf16`] runs on the tier of [`Precision::isa`] unless [`SessionBuilder::isa`] names one; on tiers without kernels for
+    /// it, portable code gives the same precision slowly.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
@@ -59,14 +69,24 @@ impl SessionBuilder {
     /// Folds norms, packs weights, picks kernels and allocates all memory that runs need.
     ///
     /// # Errors
-    /// [`Error::Isa`] for an instruction set that cannot run here, [`Error::Invalid`] for a batch of 0 images.
+    /// [`Error::Isa`] for an instruction set that cannot run here, [`Error::Invalid`] for a batch of 0 images, and in bf16
+    /// for stencils that read groups of channels or a build without the feature.
     pub fn build(self) -> Result<Session> {
         if self.max_batch == 0 {
             return Err(Error::invalid("max_batch", "at least 1", 0));
         }
-        let kernels = self.isa.map_or_else(Kernels::active, Kernels::of)?;
-        let plan = Plan::new(&self.model, kernels)?;
-        let session = Session::with_plan(plan, self.pool, self.max_batch, self.timing || log::words().timing);
+        let (threads, timing) = (self.pool.threads(), self.timing || log::words().timing);
+        let kernels = Kernels::of(self.isa.map_or_else(|| self.precision.isa(), Ok)?)?;
+        let engine: Box<dyn Inference> = match self.precision {
+            Precision::F32 => Box::new(Engine::<f32>::new(Plan::new(&self.model, kernels)?, self.max_batch, threads, timing)),
+            #[cfg(not(feature = "bf16"))]
+            Precision::Bf16 => return Err(Error::invalid("precision", "f32, or a build with the feature `bf16`", "bf16")),
+            #[cfg(feature = "bf16")]
+            Precision::Bf16 => {
+                Box::new(Engine::<half::bf16>::new(Plan::new(&self.model, kernels)?, self.max_batch, threads, timing))
+            }
+        };
+        let session = Session { engine, pool: self.pool, region: Region::default(), logits: Vec::new() };
         if log::words().dispatch {
             log::write(&dispatch_report(session.isa(), session.pool.threads(), &session.kernels()));
         }
@@ -87,13 +107,10 @@ impl SessionBuilder {
 /// # Ok::<(), leanresnet::Error>(())
 /// ```
 pub struct Session {
-    plan: Arc<Plan>,
+    engine: Box<dyn Inference>,
     pool: Pool,
-    max_batch: usize,
-    memory: Memory,
     region: Region,
     logits: Vec<f32>,
-    timer: Option<Timer>,
 }
 
 /// The outputs of a run: one number per image and class. Borrows the session.
@@ -128,19 +145,21 @@ impl<'a> Logits<'a> {
 impl Session {
     /// A builder with the default options.
     pub fn builder(model: &Model) -> SessionBuilder {
-        SessionBuilder { model: model.clone(), pool: Pool::shared(), max_batch: 64, isa: None, timing: false }
-    }
-
-    fn with_plan(plan: Arc<Plan>, pool: Pool, max_batch: usize, timing: bool) -> Self {
-        let memory = Memory::new(&plan, max_batch, pool.threads());
-        let timer = timing.then(|| Timer::new(&plan));
-        Session { plan, pool, max_batch, memory, region: Region::default(), logits: Vec::new(), timer }
+        SessionBuilder {
+            model: model.clone(),
+            pool: Pool::shared(),
+            max_batch: 64,
+            isa: None,
+            precision: Precision::F32,
+            timing: false,
+        }
     }
 
     /// Another session on the same packed weights, with memory and timings of its own, to run at the same time.
     #[must_use]
     pub fn fork(&self) -> Session {
-        Session::with_plan(Arc::clone(&self.plan), self.pool.clone(), self.max_batch, self.timer.is_some())
+        let engine = self.engine.fork(self.pool.threads());
+        Session { engine, pool: self.pool.clone(), region: Region::default(), logits: Vec::new() }
     }
 
     /// Runs the network on a batch of any size.
@@ -153,66 +172,39 @@ impl Session {
     /// [`Error::Shape`] if the images are not of the network's size; [`Error::Panicked`] after a defect of this library.
     pub fn run(&mut self, images: Images<'_>) -> Result<Logits<'_>> {
         let [count, channels, height, width] = images.shape();
-        if [channels, height, width] != self.plan.input {
-            let [c, h, w] = self.plan.input;
+        if [channels, height, width] != self.engine.input() {
+            let [c, h, w] = self.engine.input();
             return Err(Error::shape("images", format!("{c} x {h} x {w} each"), format!("{channels} x {height} x {width}")));
         }
-        let classes = self.plan.classes;
+        let classes = self.engine.classes();
         self.logits.resize(count * classes, 0.0);
-        // A pool that got more threads since the session was built must not index beyond its memory.
-        let threads = self.pool.threads();
-        self.memory.ensure_workers(&self.plan, self.max_batch, threads);
-        for first in (0..count).step_by(self.max_batch) {
-            let part = images.part(first, self.max_batch.min(count - first));
-            let part_count = part.shape()[0];
-            let run = Run::new(&self.plan, &self.memory, part, threads, self.timer.as_ref());
-            self.region.run(&self.pool, &run)?;
-            let rows = self.memory.logits.read(0..part_count);
-            self.logits[first * classes..(first + part_count) * classes].copy_from_slice(&rows);
-        }
-        if let Some(timer) = &mut self.timer {
-            timer.end_run(count, self.max_batch, threads);
-        }
+        self.engine.run(images, &self.pool, &mut self.region, &mut self.logits)?;
         Ok(Logits { values: &self.logits, classes })
     }
 
     /// Bytes of memory that runs work in, without the weights.
     pub fn workspace_bytes(&self) -> usize {
-        self.memory.bytes()
+        self.engine.workspace_bytes()
     }
 
     /// The kernel behind every convolution: layer, kernel.
     pub fn kernels(&self) -> Vec<(String, &'static str)> {
-        let mut kernels = Vec::new();
-        for step in &self.plan.steps {
-            match &step.op {
-                Op::Convolve { conv, .. } | Op::Head { conv, .. } => kernels.push((step.name.clone(), conv.kernel.name)),
-                Op::Block { block, .. } => {
-                    kernels.push((format!("{}.conv1", step.name), block.first.kernel.name));
-                    kernels.push((format!("{}.conv2", step.name), block.second.kernel.name));
-                }
-                Op::PooledConvolve { pair, .. } => kernels.push((format!("{}.conv", step.name), pair.conv.kernel.name)),
-                Op::Load { .. } | Op::Pad { .. } => {}
-            }
-        }
-        kernels
+        self.engine.kernels()
     }
 
     /// Where the time of the runs went since the session was built or [`Session::reset_timings`] called: one entry per layer in
     /// the order of execution. Empty without [`SessionBuilder::timing`].
     pub fn timings(&self) -> Vec<LayerTiming> {
-        self.timer.as_ref().map_or_else(Vec::new, Timer::timings)
+        self.engine.timings()
     }
 
     /// Forgets the times so far.
     pub fn reset_timings(&mut self) {
-        if let Some(timer) = &mut self.timer {
-            timer.reset();
-        }
+        self.engine.reset_timings();
     }
 
     /// The instruction set that the session runs on.
     pub fn isa(&self) -> Isa {
-        self.plan.kernels.isa
+        self.engine.isa()
     }
 }

@@ -5,8 +5,9 @@
 use std::ops::Range;
 
 use crate::conv::pack::panels;
-use crate::exec::segment::Convolution;
+use crate::exec::activation::Activation;
 use crate::exec::shared::PANEL_BITS;
+use crate::exec::tensor::Extent;
 use crate::net::plan::{Op, Plan};
 
 /// What one task of an operator computes of one image.
@@ -25,7 +26,7 @@ pub(super) struct Cut {
 }
 
 /// With split images: the step of a phase, and which half of a block it is.
-pub(super) fn phase(plan: &Plan, phase: usize) -> (usize, usize) {
+pub(super) fn phase<T: Activation>(plan: &Plan<T>, phase: usize) -> (usize, usize) {
     let mut left = phase;
     for (index, step) in plan.steps.iter().enumerate() {
         if left < halves(&step.op) {
@@ -37,33 +38,34 @@ pub(super) fn phase(plan: &Plan, phase: usize) -> (usize, usize) {
 }
 
 /// Phases of a run with split images.
-pub(super) fn phases(plan: &Plan) -> usize {
+pub(super) fn phases<T: Activation>(plan: &Plan<T>) -> usize {
     plan.steps.iter().map(|step| halves(&step.op)).sum()
 }
 
 /// The second convolution of a block reads rows that other tasks of the first one have computed.
-fn halves(op: &Op) -> usize {
+fn halves<T: Activation>(op: &Op<T>) -> usize {
     if matches!(op, Op::Block { .. }) { 2 } else { 1 }
 }
 
 impl Cut {
     /// The cut of an operator, half of it if it is a block, for so many threads per image.
-    pub(super) fn new(plan: &Plan, op: &Op, half: usize, threads: usize) -> Self {
+    pub(super) fn new<T: Activation>(plan: &Plan<T>, op: &Op<T>, half: usize, threads: usize) -> Self {
         let rows = plan.output_extent(op).height;
         match op {
             Op::Load { .. } | Op::Pad { .. } => Cut { rows: rows.min(threads), panels: 1 },
             Op::PooledConvolve { pair, .. } if !pair.pool_first => Cut { rows: rows.min(threads), panels: 1 },
-            Op::PooledConvolve { pair, .. } => Cut::of_convolution(&pair.conv, threads),
-            Op::Convolve { conv, .. } | Op::Head { conv, .. } => Cut::of_convolution(conv, threads),
-            Op::Block { block, .. } if half == 0 => Cut::of_convolution(&block.first, threads),
-            Op::Block { block, .. } => Cut::of_convolution(&block.second, threads),
+            Op::PooledConvolve { pair, .. } => Cut::of_convolution(pair.conv.output, threads),
+            Op::Convolve { conv, .. } => Cut::of_convolution(conv.output, threads),
+            Op::Head { conv, .. } => Cut::of_convolution(conv.output, threads),
+            Op::Block { block, .. } if half == 0 => Cut::of_convolution(block.first.output, threads),
+            Op::Block { block, .. } => Cut::of_convolution(block.second.output, threads),
         }
     }
 
     /// The cut whose largest part is the smallest. Among equals rows are cut, not panels: tasks of panels all read the whole input, much
     /// of it from other cores' caches.
-    fn of_convolution(conv: &Convolution, threads: usize) -> Self {
-        let (rows, panels) = (conv.output.height, panels(conv.output.channels));
+    fn of_convolution(output: Extent, threads: usize) -> Self {
+        let (rows, panels) = (output.height, panels(output.channels));
         let most_panels = if panels <= PANEL_BITS { panels.min(threads) } else { 1 };
         let cuts = (1..=most_panels).map(|panels| Cut { rows: rows.min(threads / panels), panels });
         cuts.min_by_key(|cut| rows.div_ceil(cut.rows) * panels.div_ceil(cut.panels)).unwrap_or(Cut { rows: 1, panels: 1 })
@@ -75,7 +77,7 @@ impl Cut {
     }
 
     /// One of the parts of an output.
-    pub(super) fn part(&self, index: usize, plan: &Plan, op: &Op) -> Part {
+    pub(super) fn part<T: Activation>(&self, index: usize, plan: &Plan<T>, op: &Op<T>) -> Part {
         let range = |length: usize, parts: usize, part: usize| length * part / parts..length * (part + 1) / parts;
         let rows = range(plan.output_extent(op).height, self.rows, index / self.panels);
         let panels = (self.panels > 1).then(|| range(panels(plan.output_extent(op).channels), self.panels, index % self.panels));
@@ -87,11 +89,10 @@ impl Cut {
 mod tests {
     use super::*;
     use crate::dispatch::Kernels;
-    use crate::exec::tensor::Extent;
     use crate::isa::Isa;
     use crate::net::{Connection, ConnectionForm, Model, Network};
 
-    fn plan(network: &Network) -> std::sync::Arc<Plan> {
+    fn plan(network: &Network) -> std::sync::Arc<Plan<f32>> {
         Plan::new(&Model::random(network, 1), Kernels::of(Isa::Portable).unwrap()).unwrap()
     }
 

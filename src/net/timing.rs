@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::exec::activation::Activation;
 use crate::log;
 use crate::net::cost::{Cut, PARTS, costs};
 use crate::net::log_report::timing_report;
@@ -33,7 +34,7 @@ pub struct LayerTiming {
     pub threads: usize,
     /// Multiply-accumulate operations per image.
     pub macs: u64,
-    /// Bytes per image that the layer has to move at least once, wherever they lie: the f32 activations that it reads and writes
+    /// Bytes per image that the layer has to move at least once, wherever they lie: the activations that it reads and writes
     /// (what it adds to is read and written) and its packed weights.
     pub bytes: u64,
     /// Bytes that one thread goes through before it comes back to the same values, in the largest run: it tells which level of
@@ -50,8 +51,8 @@ impl LayerTiming {
 }
 
 /// The clocks of a session.
-pub(crate) struct Timer {
-    plan: Arc<Plan>,
+pub(crate) struct Timer<T: Activation> {
+    plan: Arc<Plan<T>>,
     /// Nanoseconds of every part of every step.
     clocks: Box<[AtomicU64]>,
     runs: u64,
@@ -59,8 +60,8 @@ pub(crate) struct Timer {
     cut: Cut,
 }
 
-impl Timer {
-    pub(crate) fn new(plan: &Arc<Plan>) -> Self {
+impl<T: Activation> Timer<T> {
+    pub(crate) fn new(plan: &Arc<Plan<T>>) -> Self {
         let clocks = (0..PARTS * plan.steps.len()).map(|_| AtomicU64::new(0)).collect();
         Timer { plan: Arc::clone(plan), clocks, runs: 0, images: 0, cut: Cut { images: 0, threads: 1 } }
     }
@@ -95,7 +96,7 @@ impl Timer {
     }
 }
 
-impl Drop for Timer {
+impl<T: Activation> Drop for Timer<T> {
     /// What `LEANRESNET_LOG=timing` is for.
     fn drop(&mut self) {
         if self.runs > 0 && log::words().timing {
@@ -105,19 +106,19 @@ impl Drop for Timer {
 }
 
 /// One thread's stopwatch: each lap goes to the part of a step that it ends. Without a timer it does nothing.
-pub(crate) struct Lap<'a>(Option<(&'a Timer, Instant)>);
+pub(crate) struct Lap<'a>(Option<(&'a [AtomicU64], Instant)>);
 
 impl<'a> Lap<'a> {
-    pub(crate) fn start(timer: Option<&'a Timer>) -> Self {
-        Lap(timer.map(|timer| (timer, Instant::now())))
+    pub(crate) fn start<T: Activation>(timer: Option<&'a Timer<T>>) -> Self {
+        Lap(timer.map(|timer| (&*timer.clocks, Instant::now())))
     }
 
     /// Ends a lap, which belongs to a part of a step, and begins the next one.
     pub(crate) fn end(&mut self, step: usize, part: usize) {
-        if let Some((timer, begin)) = &mut self.0 {
+        if let Some((clocks, begin)) = &mut self.0 {
             let now = Instant::now();
             let nanoseconds = now.duration_since(*begin).as_nanos() as u64;
-            timer.clocks[PARTS * step + part].fetch_add(nanoseconds, Ordering::Relaxed);
+            clocks[PARTS * step + part].fetch_add(nanoseconds, Ordering::Relaxed);
             *begin = now;
         }
     }

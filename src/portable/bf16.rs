@@ -71,3 +71,57 @@ fn add_stencil(call: &ConvCall<'_, bf16>, (h, w, panel): (usize, usize, usize), 
         }
     }
 }
+
+/// One output row of a 2x2 average pool.
+pub(crate) fn pool(x: &[bf16], row: usize, y: &mut [bf16], channels: usize) {
+    let pairs = x[..2 * y.len()].chunks_exact(2 * channels).zip(x[row..row + 2 * y.len()].chunks_exact(2 * channels));
+    for ((upper, lower), y) in pairs.zip(y.chunks_exact_mut(channels)) {
+        let (upper, lower) = (upper.split_at(channels), lower.split_at(channels));
+        for (channel, y) in y.iter_mut().enumerate() {
+            let [a, b, c, d] = [upper.0, upper.1, lower.0, lower.1].map(|x| widened(x[channel]));
+            *y = nearest(0.25 * (((a + b) + c) + d));
+        }
+    }
+}
+
+/// y = the mean of x over its pixels.
+pub(crate) fn global_pool(x: &[bf16], y: &mut [f32]) {
+    y.fill(0.0);
+    for pixel in x.chunks_exact(y.len()) {
+        for (y, x) in y.iter_mut().zip(pixel) {
+            *y += widened(*x);
+        }
+    }
+    let factor = y.len() as f32 / x.len() as f32;
+    for y in y {
+        *y *= factor;
+    }
+}
+
+/// As the type's own conversions, but without a branch: compilers make vectors of it.
+fn widened(x: bf16) -> f32 {
+    f32::from_bits(u32::from(x.to_bits()) << 16)
+}
+
+fn nearest(x: f32) -> bf16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    bf16::from_bits(if x.is_nan() { 0x7fc0 } else { rounded as u16 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversions_are_those_of_the_type() {
+        for high in 0..=u16::MAX {
+            let x = bf16::from_bits(high);
+            assert!(widened(x).to_bits() == x.to_f32().to_bits() || x.is_nan());
+            for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let x = f32::from_bits(u32::from(high) << 16 | low);
+                assert!(nearest(x) == bf16::from_f32(x) || x.is_nan() && nearest(x).is_nan(), "{x:e}");
+            }
+        }
+    }
+}

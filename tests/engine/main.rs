@@ -9,6 +9,7 @@ mod divergence;
 mod gradients;
 mod networks;
 mod oracle;
+mod precision;
 mod pytorch;
 mod recompute;
 mod resume;

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use leanresnet::RunConfig;
 use leanresnet::data::{DataConfig, Split, open};
 use leanresnet::train::Evaluation;
+use leanresnet::{Precision, RunConfig};
 use serde::Serialize;
 
 use crate::configuration::Configuration;
@@ -39,8 +39,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     batch: u32,
     /// Number formats to compute in
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32", value_parser = ["f32"])]
-    dtype: Vec<String>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32")]
+    dtype: Vec<Precision>,
 }
 
 #[derive(Serialize)]
@@ -67,22 +67,21 @@ struct ClassKeys {
 /// Evaluates.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     let interrupt = Interrupt::install()?;
-    let isa = context.isa()?;
     let loaded = model_source::load_or_shipped(options.model.as_deref(), context.output)?;
     let data = data_config(options, &loaded.origin)?;
     let dataset = open(&data, options.split)?;
     let names = dataset.class_names().to_vec();
     context.output.detail(&format!("{}: {} images of {}", loaded.name, dataset.len(), data.name));
-    for dtype in &options.dtype {
+    for &dtype in &options.dtype {
         let bar = progress::bar(context.progress(), dataset.len() as u64, "{wide_bar} {pos}/{len} images  ETA {eta}");
         let on_progress = |done: usize| bar.set_position(done as u64);
-        let machine = (context.pool()?, isa);
+        let machine = (context.pool()?, context.isa_for(dtype)?, dtype);
         let verdict = evaluate(&loaded.model, &*dataset, options.batch as usize, machine, &interrupt, on_progress)?;
         bar.finish_and_clear();
         let Some(verdict) = verdict else {
             return Ok(failure::interrupted(context.output, &interrupt, "nothing was written"));
         };
-        let answer = answer(&loaded.name, dtype, &names, &verdict);
+        let answer = answer(&loaded.name, dtype.name(), &names, &verdict);
         context.output.answer(&answer, || text(&answer, options.split, &data))?;
     }
     Ok(0)

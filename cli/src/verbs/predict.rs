@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use leanresnet::{Images, Model, Session};
+use leanresnet::{Images, Model, Precision, Session};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -39,8 +39,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     batch: u32,
     /// Number format to compute in
-    #[arg(long, value_name = "NAME", default_value = "f32", value_parser = ["f32"])]
-    dtype: String,
+    #[arg(long, value_name = "NAME", default_value = "f32")]
+    dtype: Precision,
 }
 
 #[derive(Serialize)]
@@ -67,13 +67,14 @@ struct ArrayAnswer<'a> {
 
 /// Predicts.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
-    let isa = context.isa()?;
+    let isa = context.isa_for(options.dtype)?;
     let (path, images) = model_and_images(options);
     check(options, path, &images)?;
     let loaded = model_source::load_or_shipped(path, context.output)?;
     let work = images.len().max(if options.input.is_some() { options.batch as usize } else { 1 });
     let batch = (options.batch as usize).min(work);
-    let session = Session::builder(&loaded.model).pool(context.pool()?).max_batch(batch).isa(isa).build()?;
+    let session =
+        Session::builder(&loaded.model).pool(context.pool()?).max_batch(batch).isa(isa).precision(options.dtype).build()?;
     context.output.detail(&format!("computing in {} on {isa}", options.dtype));
     match (&options.input, &options.output) {
         (Some(input), Some(output)) => array(context, &loaded, session, (input, output), batch),

@@ -14,12 +14,13 @@ pub(crate) fn place(channel: usize) -> usize {
 
 impl PackedWeights {
     /// The same weights with a matrix rounded to bf16, to nearest even; stencil, bias, scale and shift stay as precise as they were.
+    /// The output has whole panels of channels; what is more than before is zeros.
     ///
     /// # Panics
-    /// If the channels are no multiple of 32 or the rows of the kernel have an odd length, or if taps read groups of channels.
+    /// If the rows of the kernel have an odd length, or taps read groups of channels.
     #[must_use]
     pub fn to_bf16(&self) -> PackedWeights<bf16> {
-        assert!(self.channels.is_multiple_of(PANEL) && self.row_length.is_multiple_of(2), "whole panels and whole pairs");
+        assert!(self.row_length.is_multiple_of(2), "whole pairs");
         assert_eq!(self.group_size, 1, "no kernel of this type reads groups");
         let mut matrix = AVec::from_iter(64, std::iter::repeat_n(bf16::ZERO, self.matrix.len()));
         for (pair, values) in matrix.chunks_exact_mut(2 * PANEL).zip(self.matrix.chunks_exact(2 * PANEL)) {
@@ -32,7 +33,7 @@ impl PackedWeights {
             group_size: 1,
             rows: self.rows,
             row_length: self.row_length,
-            channels: self.channels,
+            channels: self.channels.next_multiple_of(PANEL),
             matrix,
             stencil: in_order(&self.stencil),
             bias: in_order(&self.bias),

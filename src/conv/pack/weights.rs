@@ -218,6 +218,21 @@ impl PackedWeights {
         Ok(packed)
     }
 
+    /// The same weights for pixels of `to` input channels instead of `from`; those that come behind are multiplied by 0.
+    #[must_use]
+    pub(crate) fn with_inputs(mut self, from: usize, to: usize) -> Self {
+        if from == to || self.row_length == 0 {
+            return self;
+        }
+        let mut matrix = zeros(self.matrix.len() / from * to);
+        for (to, from) in matrix.chunks_exact_mut(to * PANEL).zip(self.matrix.chunks_exact(from * PANEL)) {
+            to[..from.len()].copy_from_slice(from);
+        }
+        self.matrix = matrix;
+        self.row_length = self.row_length / from * to;
+        self
+    }
+
     /// Sets the bias; an empty slice means zeros.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::fmt::Write;
 use std::time::Duration;
 
-use leanresnet::{Isa, Pool, peak_gflops};
+use leanresnet::{Isa, Pool, Precision, peak_gflops};
 use serde::Serialize;
 
 use super::layers::{self, LayerClock, LayerRow};
@@ -36,7 +36,7 @@ pub struct Subject {
     pub batch: usize,
     pub threads: usize,
     pub isa: &'static str,
-    pub dtype: String,
+    pub dtype: &'static str,
 }
 
 impl Subject {
@@ -91,21 +91,30 @@ struct Answer {
 
 /// What is varied for every subject.
 pub struct Setting {
-    pub dtype: String,
+    pub dtype: Precision,
     pub batch: usize,
     pub pool: Pool,
     pub isa: Isa,
 }
 
-/// All combinations of the command line; `batches` where it names none.
-pub fn settings(context: &Context<'_>, measure: &Measure, batches: &[u32]) -> Result<Vec<Setting>, Failure> {
+/// All combinations of the command line; `batches` where it names none. `precisions`: those that the subject has.
+pub fn settings(
+    context: &Context<'_>,
+    measure: &Measure,
+    batches: &[u32],
+    precisions: &[Precision],
+) -> Result<Vec<Setting>, Failure> {
+    if let Some(other) = measure.dtype.iter().find(|dtype| !precisions.contains(dtype)) {
+        let names: Vec<&str> = precisions.iter().map(|precision| precision.name()).collect();
+        return Err(Failure::usage(expected("--dtype", names.join(" or "), other), "bf16 is for `bench net`"));
+    }
     let batches = if measure.batch.is_empty() { batches } else { &measure.batch };
     let mut settings = Vec::new();
-    for dtype in &measure.dtype {
+    for &dtype in &measure.dtype {
         for &batch in batches {
-            for isa in context.isa_list()? {
+            for isa in context.isa_list_for(dtype)? {
                 for threads in context.threads_list()? {
-                    settings.push(Setting { dtype: dtype.clone(), batch: batch as usize, pool: Pool::new(threads)?, isa });
+                    settings.push(Setting { dtype, batch: batch as usize, pool: Pool::new(threads)?, isa });
                 }
             }
         }
@@ -130,7 +139,7 @@ impl Setting {
             batch: self.batch,
             threads: self.pool.threads(),
             isa: self.isa.name(),
-            dtype: self.dtype.clone(),
+            dtype: self.dtype.name(),
         }
     }
 }

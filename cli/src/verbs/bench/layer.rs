@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use leanresnet::conv::{ConvDesc, ConvPlan, PackedWeights, Residual, TensorView, TensorViewMut};
-use leanresnet::{Isa, Pool, Stencil};
+use leanresnet::{Isa, Pool, Precision, Stencil};
 
 use super::cell::{Cell, Subject, settings};
 use super::options::{LayerOptions, Operator, Variant};
@@ -46,7 +46,7 @@ pub fn cells(context: &Context<'_>, options: &LayerOptions) -> Result<Vec<Cell>,
     let mut cells = Vec::new();
     for &shape in &options.shape {
         for layer in layers(options) {
-            for setting in settings(context, &options.measure, &[1])? {
+            for setting in settings(context, &options.measure, &[1], &[Precision::F32])? {
                 let (op, spatial, variant) = layer.words();
                 let subject = Subject {
                     shape: Some(shape),

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use leanresnet::net::layers;
-use leanresnet::{Images, Model, Network, Session};
+use leanresnet::{Images, Model, Network, Precision, Session};
 
 use super::cell::{Cell, Setting, Subject, settings};
 use super::layers::LayerClock;
@@ -20,10 +20,10 @@ pub fn cells(context: &Context<'_>, options: &NetOptions) -> Result<Vec<Cell>, F
     let network = options.network.network()?;
     let model = Model::random(&network, 1);
     let mut cells = Vec::new();
-    for setting in settings(context, &options.measure, &[1, 64])? {
+    for setting in settings(context, &options.measure, &[1, 64], Precision::ALL)? {
         let subject = Subject { preset: Some(options.network.label()), ..setting.subject("net") };
-        let Setting { batch, pool, isa, .. } = setting;
-        let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).timing(*layers).build()?;
+        let Setting { batch, pool, isa, dtype } = setting;
+        let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).precision(dtype).timing(*layers).build()?;
         let kernel = main_kernel(&network, &session);
         let session = Rc::new(RefCell::new(session));
         let layers = layers.then(|| LayerClock::new(session.clone()));

@@ -2,8 +2,8 @@
 #![forbid(unsafe_code)]
 
 use clap::{Args, Subcommand, ValueEnum};
-use leanresnet::Stencil;
 use leanresnet::train::Recompute;
+use leanresnet::{Precision, Stencil};
 
 use crate::network_source::NetworkSource;
 
@@ -34,9 +34,9 @@ pub struct Measure {
     /// Images at once
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub batch: Vec<u32>,
-    /// Number formats
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32", value_parser = ["f32"])]
-    pub dtype: Vec<String>,
+    /// Number formats; bf16 for networks
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32")]
+    pub dtype: Vec<Precision>,
     /// Seconds for each combination, over all rounds
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     pub seconds: f64,

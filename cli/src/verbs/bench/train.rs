@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use leanresnet::data::SoftLabel;
 use leanresnet::train::{Executor, NetworkExecutor, RunConfig, Update};
-use leanresnet::{Network, TrainConfig};
+use leanresnet::{Network, Precision, TrainConfig};
 
 use super::cell::{Cell, Setting, Subject, settings};
 use super::layers::LayerClock;
@@ -25,7 +25,7 @@ pub fn cells(context: &Context<'_>, options: &TrainOptions) -> Result<Vec<Cell>,
     let TrainOptions { network: NetworkOptions { network: source, measure }, recompute, layers } = options;
     let RunConfig { network, train: TrainConfig { optimizer, .. }, .. } = source.configuration()?.run_config()?;
     let mut cells = Vec::new();
-    for setting in settings(context, measure, &[128])? {
+    for setting in settings(context, measure, &[128], &[Precision::F32])? {
         for &recompute in recompute {
             let Setting { batch, ref pool, isa, .. } = setting;
             let config = TrainConfig::default().with_batch(batch).with_recompute(recompute).with_optimizer(optimizer.clone());

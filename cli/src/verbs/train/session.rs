@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use leanresnet::data::{Dataset, Split, Subset, open, split_validation};
 use leanresnet::train::{FitReport, RunFolder, StopReason, Trainer};
-use leanresnet::{Error, RunConfig};
+use leanresnet::{Error, Precision, RunConfig};
 
 use super::answer::{Answer, Results, text};
 use crate::context::Context;
@@ -77,7 +77,7 @@ impl TrainingSession<'_> {
         let loaded = model_source::load(self.folder.path())?;
         let test = open(&config.data, Split::Test)?;
         let bar = progress::bar(context.progress(), test.len() as u64, "test {wide_bar} {pos}/{len} images");
-        let machine = (context.pool()?, context.isa()?);
+        let machine = (context.pool()?, context.isa()?, Precision::F32);
         let on_progress = |done: usize| bar.set_position(done as u64);
         let verdict = evaluate(&loaded.model, &*test, config.train.batch.min(64), machine, interrupt, on_progress)?;
         bar.finish_and_clear();

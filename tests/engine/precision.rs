@@ -1,0 +1,114 @@
+//! Inference in bf16: logits against the oracle, equal bits however a batch is run, and what is refused.
+#![forbid(unsafe_code)]
+
+use leanresnet::internals::reference::Real;
+use leanresnet::{Images, Isa, Model, Network, Pool, Precision, Session};
+
+use crate::networks::{Case, cases, groups, wide};
+use crate::oracle::{Mode, Oracle, batch_shape};
+
+/// Unit roundoff of bf16.
+const UNIT: f64 = 1.0 / (1 << 8) as f64;
+
+fn build(model: &Model, isa: Isa, pool: &Pool, max_batch: usize) -> Session {
+    let builder = Session::builder(model).isa(isa).pool(pool.clone()).max_batch(max_batch);
+    builder.precision(Precision::Bf16).build().unwrap()
+}
+
+fn run(session: &mut Session, network: &Network, images: &[f32]) -> Vec<f32> {
+    let [channels, height, width] = network.input();
+    let count = images.len() / (channels * height * width);
+    session.run(Images::nhwc_f32(images, [count, channels, height, width]).unwrap()).unwrap().as_slice().to_vec()
+}
+
+fn exact(case: &Case, model: &Model, count: usize) -> Vec<f64> {
+    let images: Vec<f64> = case.images(count).into_iter().map(f64::from).collect();
+    let logits = Oracle::<f64>::new(model, Mode::Evaluation).network.forward(&images, batch_shape(model, count));
+    logits.into_iter().map(Real::to_f64).collect()
+}
+
+/// Portable code, and the best tier of this machine.
+fn isas() -> [Isa; 2] {
+    [Isa::Portable, Precision::Bf16.isa().unwrap()]
+}
+
+/// Every convolution rounds its inputs, its matrix and its outputs: errors of a unit each, which add up like a random walk over the
+/// convolutions of the network. The largest error of these cases is a third of what is allowed, the smallest a twenty-fifth.
+#[test]
+fn logits_are_as_near_as_roundings_to_bf16_allow() {
+    const IMAGES: usize = 16;
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    let mut failures = Vec::new();
+    for case in cases().into_iter().chain(wide()) {
+        let model = case.model();
+        let exact = exact(&case, &model, IMAGES);
+        let scale = norm(&mut exact.iter().copied());
+        for isa in isas() {
+            let mut session = build(&model, isa, &Pool::inline(), 5);
+            let logits = run(&mut session, &case.network, &case.images(IMAGES));
+            let error = norm(&mut logits.iter().zip(&exact).map(|(a, b)| f64::from(*a) - b)) / scale;
+            let allowed = UNIT * (3.0 * session.kernels().len() as f64).sqrt();
+            if error > allowed || error < UNIT / 64.0 || error.is_nan() {
+                failures.push(format!("{} on {isa}: relative error {error:.2e}, allowed {allowed:.2e}", case.name));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn bits_depend_on_the_image_alone() {
+    const IMAGES: usize = 7;
+    let pools: Vec<Pool> = (1..=3).map(|threads| Pool::new(threads).unwrap()).collect();
+    for case in cases().into_iter().chain(wide()) {
+        let (model, images) = (case.model(), case.images(IMAGES));
+        for isa in isas() {
+            let expected = run(&mut build(&model, isa, &Pool::inline(), 64), &case.network, &images);
+            for (pool, max_batch) in pools.iter().flat_map(|pool| [1, 3, 64].map(|max_batch| (pool, max_batch))) {
+                let what = format!("{} on {isa}, {} threads, max_batch {max_batch}", case.name, pool.threads());
+                let mut session = build(&model, isa, pool, max_batch);
+                // A second run, on memory that is not fresh, and a fork.
+                assert_eq!(run(&mut session, &case.network, &images), expected, "{what}");
+                assert_eq!(run(&mut session.fork(), &case.network, &images), expected, "{what}");
+                assert_eq!(run(&mut session, &case.network, &images), expected, "{what}");
+            }
+            let mut session = build(&model, isa, &pools[1], 64);
+            let (image, classes) = (images.len() / IMAGES, case.network.classes());
+            for (index, expected) in expected.chunks_exact(classes).enumerate() {
+                let alone = run(&mut session, &case.network, &images[index * image..(index + 1) * image]);
+                assert_eq!(alone, expected, "{}, image {index} alone on {isa}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn kernels_are_those_of_the_precision() {
+    let model = Model::random(&Network::preset("small").unwrap(), 1);
+    for isa in isas() {
+        let session = build(&model, isa, &Pool::inline(), 1);
+        assert_eq!(session.isa(), isa);
+        for (layer, kernel) in session.kernels() {
+            // The linear layer works on means in f32.
+            let dtype = if layer == "head" { "f32" } else { "bf16" };
+            assert!(kernel.contains(&format!("_{dtype}_")), "{layer}: {kernel}");
+        }
+    }
+}
+
+#[test]
+fn activations_take_half_the_memory() {
+    let model = Model::random(&Network::preset("small").unwrap(), 1);
+    let bytes = |precision| Session::builder(&model).precision(precision).max_batch(64).build().unwrap().workspace_bytes() as f64;
+    let ratio = bytes(Precision::Bf16) / bytes(Precision::F32);
+    assert!((0.48..0.56).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn groups_of_channels_are_refused() {
+    for case in groups() {
+        let error = Session::builder(&case.model()).precision(Precision::Bf16).build().err().expect("no kernels for groups");
+        let expected = "precision; expected f32 for stencils that read groups of channels, got bf16";
+        assert_eq!(error.to_string(), expected, "{}", case.name);
+    }
+}
