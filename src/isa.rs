@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
-/// A tier of kernels. Within an architecture, a later one is preferred.
+/// A tier of kernels. Within an architecture, a later one is preferred; those whose [`Isa::base`] is another one, only for bf16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Isa {
