@@ -84,7 +84,7 @@ fn measure(criterion: &mut Criterion, name: &str, side: usize, layer: &Layer, im
     let channels = layer.passes[0].0.inputs;
     let shape = [1, side, side, channels];
     let mut group = criterion.benchmark_group(format!("conv/{name}"));
-    for isa in Isa::available() {
+    for isa in Isa::available().filter(|isa| isa.base() == *isa) {
         for threads in [1, 2] {
             let pool = Pool::new(threads).expect("two threads");
             let plan = |(desc, _): &(ConvDesc, PackedWeights)| ConvPlan::new(&desc.with_isa(isa), &pool);

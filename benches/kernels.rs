@@ -16,9 +16,11 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use data::values;
 use generator::name::format;
 use generator::registry::{ROWS, Row};
+use half::bf16;
 use leanresnet::internals::compiled;
 use leanresnet::internals::dispatch::Kernels;
 use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
+use leanresnet::internals::kernel::element::Element;
 use leanresnet::internals::kernel::elementwise::{Elementwise, MomentumStep};
 use leanresnet::internals::kernel::gradient::{
     StencilGradientCall, StencilGradientKernel, WeightGradientCall, WeightGradientKernel,
@@ -57,7 +59,8 @@ fn kernels_of(row: &Row, name: &str) -> Result<&'static Kernels, String> {
         return Err("not compiled".into());
     }
     // Of several rows for one operator the first one is in force.
-    let first = ROWS.iter().find(|other| (other.op, other.isa, other.spatial) == (row.op, row.isa, row.spatial));
+    let operator = |row: &Row| (row.op, row.dtype, row.isa, row.spatial);
+    let first = ROWS.iter().find(|other| operator(other) == operator(row));
     if first == Some(row) { Ok(kernels) } else { Err("a candidate that another row stands before".into()) }
 }
 
@@ -67,13 +70,18 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
     let image = format!("h{SIDE}_w{SIDE}_c{CHANNELS}");
     match (row.op, stencil) {
         ("fused", Some(stencil)) => {
-            let kernel = kernels.fused(stencil);
             let weights = lean_weights(stencil);
             let (x, mut y) = (values(PIXELS * CHANNELS), values(PIXELS * CHANNELS));
+            let layout = Layout::image(SIDE, SIDE, CHANNELS);
             group.throughput(Throughput::Elements((2 * PIXELS * CHANNELS * (CHANNELS + stencil.taps().len())) as u64));
             group.bench_function(BenchmarkId::new(name, image), |bench| {
-                let layout = Layout::image(SIDE, SIDE, CHANNELS);
-                bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+                if row.dtype == "bf16" {
+                    let (kernel, weights, x, mut y) = (kernels.bf16.fused(stencil), weights.to_bf16(), rounded(&x), rounded(&y));
+                    bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+                } else {
+                    let kernel = kernels.fused(stencil);
+                    bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+                }
             });
         }
         ("grouped", None) => {
@@ -97,7 +105,12 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
             group.throughput(Throughput::Elements((2 * PIXELS * 9 * 32 * outputs) as u64));
             group.bench_function(BenchmarkId::new(name, format!("k3_h{SIDE}_w{SIDE}_c32_o{outputs}")), |bench| {
                 let layout = Layout::image(SIDE + 2, SIDE + 2, 32);
-                bench.iter(|| convolve(kernels.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+                if row.dtype == "bf16" {
+                    let (weights, x, mut y) = (weights.to_bf16(), rounded(&x), rounded(&y));
+                    bench.iter(|| convolve(kernels.bf16.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+                } else {
+                    bench.iter(|| convolve(kernels.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+                }
             });
         }
         ("weightgradient", None) => {
@@ -140,11 +153,16 @@ fn lean_weights(stencil: Stencil) -> PackedWeights {
     PackedWeights::lean(stencil, CHANNELS, &spatial, &pointwise, &[]).expect("sizes that fit")
 }
 
-fn convolve(
-    kernel: ConvKernel,
-    weights: &PackedWeights,
-    (x, layout): (&[f32], Layout),
-    y: &mut [f32],
+/// The same values in bf16.
+fn rounded(values: &[f32]) -> Vec<bf16> {
+    values.iter().copied().map(bf16::from_f32).collect()
+}
+
+fn convolve<T: Element>(
+    kernel: ConvKernel<T>,
+    weights: &PackedWeights<T>,
+    (x, layout): (&[T], Layout),
+    y: &mut [T],
     (height, width): (usize, usize),
 ) {
     let y = Target::new(y, Layout::image(height, width, weights.channels()));

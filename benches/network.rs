@@ -15,7 +15,7 @@ fn main() {
     common::run(|criterion| {
         for preset in ["small", "base", "imagenet"] {
             let model = Model::random(&Network::preset(preset).expect("a preset"), 1);
-            for isa in Isa::available() {
+            for isa in Isa::available().filter(|isa| isa.base() == *isa) {
                 for batch in [1, 8, 64].into_iter().filter(|&batch| isa != Isa::Portable || (preset, batch) == ("small", 1)) {
                     for threads in [1, 2] {
                         network(criterion, preset, &model, isa, (batch, threads));

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::ffi::{self, Function};
 use crate::isa::Isa;
 use crate::kernel::conv::ConvKernel;
+use crate::kernel::element::Element;
 use crate::kernel::elementwise::Elementwise;
 use crate::kernel::gradient::{StencilGradientKernel, WeightGradientKernel};
 use crate::stencil::Stencil;
@@ -14,6 +15,32 @@ use std::sync::OnceLock;
 
 /// Every stencil has kernels; they lie in the order of [`Stencil::ALL`], which is that of its variants.
 const STENCILS: usize = Stencil::ALL.len();
+
+/// The portable fused kernels of a type.
+macro_rules! portable_fused {
+    ($dtype:literal) => {
+        std::array::from_fn(|index| {
+            let stencil = Stencil::ALL[index];
+            let name = match stencil {
+                Stencil::Cross4 => concat!("lean_fused_", $dtype, "_portable_cross4_1x32"),
+                Stencil::Cross5 => concat!("lean_fused_", $dtype, "_portable_cross5_1x32"),
+                Stencil::Box9 => concat!("lean_fused_", $dtype, "_portable_box9_1x32"),
+                Stencil::Row3 => concat!("lean_fused_", $dtype, "_portable_row3_1x32"),
+                Stencil::Col3 => concat!("lean_fused_", $dtype, "_portable_col3_1x32"),
+                Stencil::Box25 => concat!("lean_fused_", $dtype, "_portable_box25_1x32"),
+            };
+            ConvKernel::portable(name, Some(stencil))
+        })
+    };
+}
+
+/// Puts a compiled convolution in force: in the place of its stencil, or in that of kernels without one.
+fn put_convolution<T: Element>(fused: &mut [ConvKernel<T>; STENCILS], other: &mut ConvKernel<T>, row: &ffi::Kernel) {
+    let Function::Conv(function) = row.function else { return };
+    let stencil = Stencil::ALL.iter().copied().find(|stencil| Some(stencil.name()) == row.spatial);
+    let place = stencil.map_or(other, |stencil| &mut fused[stencil as usize]);
+    *place = ConvKernel::native(row.name, stencil, row.tile.0, function);
+}
 
 /// The kernels of one instruction set. Every operator has one: where no row was compiled, the portable code.
 #[derive(Clone)]
@@ -51,32 +78,8 @@ impl Bf16Kernels {
     }
 
     fn portable() -> Self {
-        let fused = |index: usize| {
-            let stencil = Stencil::ALL[index];
-            let name = match stencil {
-                Stencil::Cross4 => "lean_fused_bf16_portable_cross4_1x32",
-                Stencil::Cross5 => "lean_fused_bf16_portable_cross5_1x32",
-                Stencil::Box9 => "lean_fused_bf16_portable_box9_1x32",
-                Stencil::Row3 => "lean_fused_bf16_portable_row3_1x32",
-                Stencil::Col3 => "lean_fused_bf16_portable_col3_1x32",
-                Stencil::Box25 => "lean_fused_bf16_portable_box25_1x32",
-            };
-            ConvKernel::portable(name, Some(stencil))
-        };
         let dense = ConvKernel::portable("lean_dense_bf16_portable_1x32", None);
-        Bf16Kernels { fused: std::array::from_fn(fused), dense }
-    }
-
-    /// Puts a compiled row in force.
-    fn put(&mut self, row: &ffi::Kernel) {
-        let stencil = Stencil::ALL.iter().position(|stencil| Some(stencil.name()) == row.spatial);
-        match (row.function, stencil) {
-            (Function::Conv(function), Some(index)) => {
-                self.fused[index] = ConvKernel::native(row.name, Some(Stencil::ALL[index]), row.tile.0, function);
-            }
-            (Function::Conv(function), None) => self.dense = ConvKernel::native(row.name, None, row.tile.0, function),
-            _ => {}
-        }
+        Bf16Kernels { fused: portable_fused!("bf16"), dense }
     }
 }
 
@@ -122,18 +125,6 @@ impl Kernels {
     }
 
     fn portable() -> Self {
-        let fused = |index: usize| {
-            let stencil = Stencil::ALL[index];
-            let name = match stencil {
-                Stencil::Cross4 => "lean_fused_f32_portable_cross4_1x32",
-                Stencil::Cross5 => "lean_fused_f32_portable_cross5_1x32",
-                Stencil::Box9 => "lean_fused_f32_portable_box9_1x32",
-                Stencil::Row3 => "lean_fused_f32_portable_row3_1x32",
-                Stencil::Col3 => "lean_fused_f32_portable_col3_1x32",
-                Stencil::Box25 => "lean_fused_f32_portable_box25_1x32",
-            };
-            ConvKernel::portable(name, Some(stencil))
-        };
         let gradient = |index: usize| StencilGradientKernel {
             name: "lean_stencilgradient_f32_portable_v32",
             native: None,
@@ -141,7 +132,7 @@ impl Kernels {
         };
         Kernels {
             isa: Isa::Portable,
-            fused: std::array::from_fn(fused),
+            fused: portable_fused!("f32"),
             grouped: ConvKernel::portable("lean_grouped_f32_portable_1x32", None),
             stencil_gradient: std::array::from_fn(gradient),
             dense: ConvKernel::portable("lean_dense_f32_portable_1x32", None),
@@ -178,17 +169,14 @@ impl Kernels {
     fn put(&mut self, row: &ffi::Kernel) {
         if row.dtype != "f32" {
             #[cfg(feature = "bf16")]
-            self.bf16.put(row);
+            put_convolution(&mut self.bf16.fused, &mut self.bf16.dense, row);
             return;
         }
         let stencil = Stencil::ALL.iter().position(|stencil| Some(stencil.name()) == row.spatial);
         match (row.function, stencil) {
-            (Function::Conv(function), Some(index)) => {
-                self.fused[index] = ConvKernel::native(row.name, Some(Stencil::ALL[index]), row.tile.0, function);
-            }
-            (Function::Conv(function), None) => {
-                let kernel = if row.op == "grouped" { &mut self.grouped } else { &mut self.dense };
-                *kernel = ConvKernel::native(row.name, None, row.tile.0, function);
+            (Function::Conv(_), _) => {
+                let other = if row.op == "grouped" { &mut self.grouped } else { &mut self.dense };
+                put_convolution(&mut self.fused, other, row);
             }
             (Function::WeightGradient(function), _) => {
                 self.weight_gradient = WeightGradientKernel { name: row.name, native: Some(function) };

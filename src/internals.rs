@@ -18,7 +18,7 @@ pub mod dispatch {
 }
 /// Kernels behind safe calls.
 pub mod kernel {
-    pub use crate::kernel::{conv, elementwise, gradient, rows, target, upcoming};
+    pub use crate::kernel::{conv, element, elementwise, gradient, rows, target, upcoming};
 }
 /// The synchronisation of threads alone.
 pub use crate::exec::region::TimedPhases;

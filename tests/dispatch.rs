@@ -204,7 +204,8 @@ fn no_vector_goes_through_the_stack_in_an_inner_loop() {
                 assert!(spills.is_empty(), "{isa}: {} of {} instructions: {spills:#?}", function.name, body.len());
             }
         }
-        // Every size of a tile, whole and masked, of every convolution: the text was understood.
-        assert!(loops_with_multiply_adds > 60, "{isa}: {loops_with_multiply_adds} loops");
+        // Every size of a tile, whole and (in f32) masked, of every convolution: the text was understood.
+        let least = if isa.base() == isa { 100 } else { 60 };
+        assert!(loops_with_multiply_adds > least, "{isa}: {loops_with_multiply_adds} loops");
     }
 }

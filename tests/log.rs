@@ -24,10 +24,18 @@ fn child_runs_a_session() {
 
 /// The library's lines on the child's stderr under `LEANRESNET_LOG=value`, or without the variable.
 fn lines(value: Option<&str>) -> Vec<String> {
+    lines_on(None, value)
+}
+
+/// The same under `LEANRESNET_ISA=isa`.
+fn lines_on(isa: Option<Isa>, value: Option<&str>) -> Vec<String> {
     let mut command = this_program();
     command.args([CHILD, "--exact", "--ignored", "--nocapture"]).env_remove("LEANRESNET_LOG").env_remove("LEANRESNET_ISA");
     if let Some(value) = value {
         command.env("LEANRESNET_LOG", value);
+    }
+    if let Some(isa) = isa {
+        command.env("LEANRESNET_ISA", isa.name());
     }
     let output = command.output().expect("the child runs");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -56,6 +64,14 @@ fn dispatch_names_the_instruction_set_and_the_kernel_of_every_convolution() {
     let fused = &lines[2];
     assert!(fused.starts_with(&format!("dispatch stages.0.0.conv1 lean_fused_f32_{isa}_cross4_")), "{fused}");
     assert_eq!(lines.len(), 5);
+}
+
+#[test]
+fn dispatch_says_who_chose_the_instruction_set() {
+    for isa in Isa::available() {
+        let lines = lines_on(Some(isa), Some("dispatch"));
+        assert_eq!(lines[0], format!("dispatch isa {isa} (LEANRESNET_ISA), threads 1"));
+    }
 }
 
 #[test]

@@ -136,9 +136,7 @@ impl<T: Copy + Default> SharedBuffer<T> {
             }
         }
     }
-}
 
-impl<T: Copy + Default> SharedBuffer<T> {
     /// Borrows some panels of all pixels of some tiles to write, or all of them; others may have the other panels meanwhile.
     ///
     /// # Panics

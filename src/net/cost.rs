@@ -69,7 +69,7 @@ enum Place {
     Tensor(TensorId),
     /// The caller's images, of so many values.
     Caller(usize),
-    /// Memory of the worker, for so many values.
+    /// Memory of the worker, so many bytes.
     Worker(usize),
 }
 
@@ -86,7 +86,7 @@ fn parts<T: Activation>(plan: &Plan<T>, step: &Step<T>) -> Vec<Part> {
             vec![Part { adds: *add_to_output, kernel, macs: step.macs[0], weights: weights.bytes(), ..part }]
         }
         Op::PooledConvolve { from, to, pair, weights } => {
-            let middle = Place::Worker(pair.middle().elements());
+            let middle = Place::Worker(size_of::<T>() * pair.middle().elements());
             let places = [(Place::Tensor(*from), middle), (middle, Place::Tensor(*to))];
             let pool = |(input, output)| Part { name: format!("{}.pool", step.name), ..plain(input, output) };
             let conv = |(input, output)| Part {
@@ -111,7 +111,7 @@ fn parts<T: Activation>(plan: &Plan<T>, step: &Step<T>) -> Vec<Part> {
             vec![part(0, *y, *middle, block.first.kernel.name), part(1, *middle, *y, block.second.kernel.name)]
         }
         Op::Head { from, conv, weights } => {
-            let part = plain(Place::Tensor(*from), Place::Worker(conv.output.elements()));
+            let part = plain(Place::Tensor(*from), Place::Worker(size_of::<f32>() * conv.output.elements()));
             vec![Part { kernel: Some(conv.kernel.name), macs: step.macs[0], weights: weights.bytes(), ..part }]
         }
     }
@@ -150,7 +150,7 @@ impl Place {
     fn bytes<T: Activation>(self, plan: &Plan<T>) -> usize {
         match self {
             Place::Tensor(tensor) => size_of::<T>() * plan.tensors[tensor].extent.pixels() * plan.tensors[tensor].extent.channels,
-            Place::Worker(values) => size_of::<T>() * values,
+            Place::Worker(bytes) => bytes,
             Place::Caller(values) => size_of::<f32>() * values,
         }
     }

@@ -4,11 +4,12 @@
 use std::fmt::Write;
 
 use crate::isa::Isa;
+use crate::net::precision::Precision;
 use crate::net::timing::LayerTiming;
 
 /// The instruction set with its reason, the threads, and the kernel of every convolution.
-pub(crate) fn dispatch_report(isa: Isa, threads: usize, kernels: &[(String, &'static str)]) -> String {
-    let reason = if Isa::active().ok() != Some(isa.base()) {
+pub(crate) fn dispatch_report(isa: Isa, precision: Precision, threads: usize, kernels: &[(String, &'static str)]) -> String {
+    let reason = if precision.isa().ok() != Some(isa) {
         "chosen by the program"
     } else if std::env::var_os("LEANRESNET_ISA").is_some() {
         "LEANRESNET_ISA"

@@ -88,7 +88,7 @@ impl SessionBuilder {
         };
         let session = Session { engine, pool: self.pool, region: Region::default(), logits: Vec::new() };
         if log::words().dispatch {
-            log::write(&dispatch_report(session.isa(), session.pool.threads(), &session.kernels()));
+            log::write(&dispatch_report(session.isa(), self.precision, session.pool.threads(), &session.kernels()));
         }
         Ok(session)
     }

@@ -18,6 +18,7 @@ impl PackedWeights {
     ///
     /// # Panics
     /// If the rows of the kernel have an odd length, or taps read groups of channels.
+    #[doc(hidden)] // Of use only with kernels, which are not public.
     #[must_use]
     pub fn to_bf16(&self) -> PackedWeights<bf16> {
         assert!(self.row_length.is_multiple_of(2), "whole pairs");
