@@ -12,7 +12,9 @@ mod data;
 #[allow(dead_code, reason = "the names and the rows are all that is needed here")]
 mod generator;
 
-use criterion::{BenchmarkId, Criterion, Throughput};
+use aligned_vec::AVec;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use data::values;
 use generator::name::format;
 use generator::registry::{ROWS, Row};
@@ -30,6 +32,8 @@ use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::pack::{Aligned, PANEL, PackedWeights, panels};
 use leanresnet::{Isa, Stencil};
 use std::hint::black_box;
+
+type Group<'a> = BenchmarkGroup<'a, WallTime>;
 
 /// Rows and columns of the image: at 64 channels its 64 KiB stay in the second level of cache.
 const SIDE: usize = 16;
@@ -79,7 +83,7 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
                     let (kernel, weights, x, mut y) = (kernels.bf16.fused(stencil), weights.to_bf16(), rounded(&x), rounded(&y));
                     bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
                 } else {
-                    let kernel = kernels.fused(stencil);
+                    let kernel = kernels.f32.fused(stencil);
                     bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
                 }
             });
@@ -109,43 +113,73 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
                     let (weights, x, mut y) = (weights.to_bf16(), rounded(&x), rounded(&y));
                     bench.iter(|| convolve(kernels.bf16.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
                 } else {
-                    bench.iter(|| convolve(kernels.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
+                    bench.iter(|| convolve(kernels.f32.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
                 }
             });
         }
-        ("weightgradient", None) => {
-            group.throughput(Throughput::Elements((2 * PIXELS * CHANNELS * CHANNELS) as u64));
-            let (x, g) = (values(PIXELS * CHANNELS), values(PIXELS * CHANNELS));
-            let mut dw = values(panels(CHANNELS) * CHANNELS * PANEL);
-            group.bench_function(BenchmarkId::new(name, image), |bench| {
-                bench.iter(|| weight_gradient(kernels.weight_gradient, black_box(&x), &g, &mut dw));
-            });
-        }
-        ("stencilgradient", Some(stencil)) => {
-            let kernel = kernels.stencil_gradient(stencil);
-            group.throughput(Throughput::Elements((PIXELS * CHANNELS * (2 * stencil.taps().len() + 1)) as u64));
-            let (x, g) = (values(PIXELS * CHANNELS), values(PIXELS * CHANNELS));
-            let (mut dstencil, mut dbias) = (values(stencil.taps().len() * CHANNELS), values(CHANNELS));
-            group.bench_function(BenchmarkId::new(name, image), |bench| {
-                bench.iter(|| stencil_gradient(kernel, black_box(&x), &g, (&mut dstencil, &mut dbias)));
-            });
-        }
+        ("weightgradient" | "stencilgradient", _) => match row.dtype {
+            "bf16" => gradient::<bf16>(&mut group, name, kernels, stencil),
+            _ => gradient::<f32>(&mut group, name, kernels, stencil),
+        },
         ("peak", _) => {
             let mut sums = values(PEAK_CHAINS);
             group.throughput(Throughput::Elements((2 * PEAK_CHAINS * PEAK_LENGTH) as u64));
             group.bench_function(BenchmarkId::new(name, format!("c{PEAK_CHAINS}_l{PEAK_LENGTH}")), |bench| {
-                bench.iter(|| kernels.elementwise.peak((1e-3, 1e-3), PEAK_LENGTH, black_box(&mut sums)));
+                bench.iter(|| kernels.f32.elementwise.peak((1e-3, 1e-3), PEAK_LENGTH, black_box(&mut sums)));
             });
         }
-        (op, _) => {
-            let mut buffers = Buffers::new();
-            group.throughput(Throughput::Bytes(buffers.run(op, &kernels.elementwise)));
-            group.bench_function(BenchmarkId::new(name, image), |bench| {
-                bench.iter(|| black_box(&mut buffers).run(op, &kernels.elementwise));
-            });
-        }
+        ("accumulate" | "momentum", _) => update(&mut group, name, row.op, &kernels.f32.elementwise),
+        (op, _) => match row.dtype {
+            "bf16" => elementwise::<bf16>(&mut group, name, op, kernels),
+            _ => elementwise::<f32>(&mut group, name, op, kernels),
+        },
     }
     group.finish();
+}
+
+/// The gradient of a matrix, or of a stencil.
+fn gradient<T: Element>(group: &mut Group<'_>, name: &str, kernels: &Kernels, stencil: Option<Stencil>) {
+    let image = format!("h{SIDE}_w{SIDE}_c{CHANNELS}");
+    let (x, g) = (values_of::<T>(PIXELS * CHANNELS), values_of::<T>(PIXELS * CHANNELS));
+    let Some(stencil) = stencil else {
+        let mut dw = values(panels(CHANNELS) * CHANNELS * PANEL);
+        group.throughput(Throughput::Elements((2 * PIXELS * CHANNELS * CHANNELS) as u64));
+        group.bench_function(BenchmarkId::new(name, image), |bench| {
+            bench.iter(|| weight_gradient(T::kernels(kernels).weight_gradient, black_box(&x), &g, &mut dw));
+        });
+        return;
+    };
+    let (mut dstencil, mut dbias) = (values(stencil.taps().len() * CHANNELS), values(CHANNELS));
+    group.throughput(Throughput::Elements((PIXELS * CHANNELS * (2 * stencil.taps().len() + 1)) as u64));
+    group.bench_function(BenchmarkId::new(name, image), |bench| {
+        let kernel = T::kernels(kernels).stencil_gradient(stencil);
+        bench.iter(|| stencil_gradient(kernel, black_box(&x), &g, (&mut dstencil, &mut dbias)));
+    });
+}
+
+/// An operator that works value by value.
+fn elementwise<T: Element>(group: &mut Group<'_>, name: &str, op: &str, kernels: &Kernels) {
+    let mut buffers = Buffers::<T>::new();
+    let kernels = &T::kernels(kernels).elementwise;
+    group.throughput(Throughput::Bytes(buffers.run(op, kernels)));
+    group.bench_function(BenchmarkId::new(name, format!("h{SIDE}_w{SIDE}_c{CHANNELS}")), |bench| {
+        bench.iter(|| black_box(&mut buffers).run(op, kernels));
+    });
+}
+
+/// An operator that changes weights or their gradients.
+fn update(group: &mut Group<'_>, name: &str, op: &str, kernels: &Elementwise) {
+    let [a, mut b, mut y] = [(); 3].map(|()| values(PIXELS * CHANNELS));
+    let (learning_rate, momentum, weight_decay) = (1e-3, 0.9, 5e-4);
+    let step = MomentumStep { learning_rate, momentum, weight_decay, gradient_factor: 1.0, nesterov: true };
+    let tensors = if op == "momentum" { 5 } else { 3 };
+    group.throughput(Throughput::Bytes((tensors * 4 * PIXELS * CHANNELS) as u64));
+    group.bench_function(BenchmarkId::new(name, format!("h{SIDE}_w{SIDE}_c{CHANNELS}")), |bench| {
+        bench.iter(|| match op {
+            "momentum" => kernels.momentum(black_box(&a), &mut b, &mut y, &step),
+            _ => kernels.accumulate(black_box(&a), &mut y),
+        });
+    });
 }
 
 fn lean_weights(stencil: Stencil) -> PackedWeights {
@@ -156,6 +190,10 @@ fn lean_weights(stencil: Stencil) -> PackedWeights {
 /// The same values in bf16.
 fn rounded(values: &[f32]) -> Vec<bf16> {
     values.iter().copied().map(bf16::from_f32).collect()
+}
+
+fn values_of<T: Element>(count: usize) -> AVec<T> {
+    AVec::from_iter(64, values(count).iter().map(|value| T::nearest(*value)))
 }
 
 fn convolve<T: Element>(
@@ -169,7 +207,7 @@ fn convolve<T: Element>(
     kernel.run(&mut ConvCall::new(weights, Source { data: x, layout }, y, (height, width)));
 }
 
-fn weight_gradient(kernel: WeightGradientKernel, x: &[f32], g: &[f32], dw: &mut [f32]) {
+fn weight_gradient<T: Element>(kernel: WeightGradientKernel<T>, x: &[T], g: &[T], dw: &mut [f32]) {
     kernel.run(&mut WeightGradientCall {
         x,
         x_step: CHANNELS,
@@ -189,7 +227,7 @@ fn weight_gradient(kernel: WeightGradientKernel, x: &[f32], g: &[f32], dw: &mut 
     });
 }
 
-fn stencil_gradient(kernel: StencilGradientKernel, x: &[f32], g: &[f32], (dstencil, dbias): (&mut [f32], &mut [f32])) {
+fn stencil_gradient<T: Element>(kernel: StencilGradientKernel<T>, x: &[T], g: &[T], (dstencil, dbias): (&mut [f32], &mut [f32])) {
     kernel.run(&mut StencilGradientCall {
         stencil: kernel.stencil,
         x,
@@ -205,20 +243,20 @@ fn stencil_gradient(kernel: StencilGradientKernel, x: &[f32], g: &[f32], (dstenc
 }
 
 /// Memory of the elementwise operators.
-struct Buffers {
-    a: Aligned,
-    b: Aligned,
-    y: Aligned,
+struct Buffers<T> {
+    a: AVec<T>,
+    b: AVec<T>,
+    y: AVec<T>,
     p: Aligned,
     q: Aligned,
     r: Aligned,
-    small: Aligned,
+    small: AVec<T>,
     sums: (Vec<f64>, Vec<f64>),
 }
 
-impl Buffers {
+impl<T: Element> Buffers<T> {
     fn new() -> Self {
-        let large = || values(PIXELS * CHANNELS);
+        let large = || values_of(PIXELS * CHANNELS);
         let channel = || values(CHANNELS);
         Buffers {
             a: large(),
@@ -227,15 +265,15 @@ impl Buffers {
             p: channel(),
             q: channel(),
             r: channel(),
-            small: values(PIXELS / 4 * CHANNELS),
+            small: values_of(PIXELS / 4 * CHANNELS),
             sums: (vec![0.0; CHANNELS], vec![0.0; CHANNELS]),
         }
     }
 
     /// Runs an operator on the whole image; returns the bytes of activations or weights that it reads and writes.
-    fn run(&mut self, op: &str, kernels: &Elementwise) -> u64 {
+    fn run(&mut self, op: &str, kernels: &Elementwise<T>) -> u64 {
         let Buffers { a, b, y, p, q, r, small, sums: (sum, sum2) } = self;
-        let (row, large) = (SIDE * CHANNELS, 4 * PIXELS * CHANNELS);
+        let (row, large) = (SIDE * CHANNELS, size_of::<T>() * PIXELS * CHANNELS);
         let bytes = match op {
             "normalize" => {
                 kernels.normalize(a, None, y, (p, q), true);
@@ -257,9 +295,9 @@ impl Buffers {
                 kernels.relu_gradient(a, b, None, y);
                 3 * large
             }
-            "accumulate" => {
-                kernels.accumulate(a, y);
-                3 * large
+            "scale" => {
+                kernels.scale(a, y, 0.5);
+                2 * large
             }
             "pool" => {
                 for (x, y) in a.chunks_exact(2 * row).zip(small.chunks_exact_mut(row / 2)) {
@@ -280,12 +318,6 @@ impl Buffers {
             "spread" => {
                 kernels.spread(p, y, 1.0);
                 large
-            }
-            "momentum" => {
-                let (learning_rate, momentum, weight_decay) = (1e-3, 0.9, 5e-4);
-                let step = MomentumStep { learning_rate, momentum, weight_decay, gradient_factor: 1.0, nesterov: true };
-                kernels.momentum(a, b, y, &step);
-                5 * large
             }
             _ => panic!("no bench for the operator `{op}`"),
         };

@@ -71,7 +71,7 @@ impl Candidate {
             return None;
         }
         let kernels = Kernels::with_row(isa, &name).ok()??;
-        let kernel = if row.op == "fused" { kernels.fused(Stencil::Cross5) } else { kernels.dense };
+        let kernel = if row.op == "fused" { kernels.f32.fused(Stencil::Cross5) } else { kernels.f32.dense };
         Some(Candidate { name, kernel })
     }
 }

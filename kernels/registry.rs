@@ -71,6 +71,7 @@ macro_rules! registry {
                 elementwise("normgradient", $isa, $lanes),
                 elementwise("relugradient", $isa, $lanes),
                 elementwise("accumulate", $isa, $lanes),
+                elementwise("scale", $isa, $lanes),
                 elementwise("pool", $isa, $lanes),
                 elementwise("unpool", $isa, $lanes),
                 elementwise("globalpool", $isa, $lanes),
@@ -99,6 +100,23 @@ pub const ROWS: &[Row] = registry! {
         bf16(stencil("fused", "avx512bf16", "col3", 12, 32));
         bf16(stencil("fused", "avx512bf16", "box25", 12, 32));
         bf16(tiled("dense", "avx512bf16", 12, 32));
+        bf16(tiled("weightgradient", "avx512bf16", 14, 32));
+        bf16(stencil("stencilgradient", "avx512bf16", "cross4", 0, 16));
+        bf16(stencil("stencilgradient", "avx512bf16", "cross5", 0, 16));
+        bf16(stencil("stencilgradient", "avx512bf16", "box9", 0, 16));
+        bf16(stencil("stencilgradient", "avx512bf16", "row3", 0, 16));
+        bf16(stencil("stencilgradient", "avx512bf16", "col3", 0, 16));
+        bf16(stencil("stencilgradient", "avx512bf16", "box25", 0, 16));
+        bf16(elementwise("normalize", "avx512bf16", 16));
+        bf16(elementwise("statistics", "avx512bf16", 16));
+        bf16(elementwise("gradientstatistics", "avx512bf16", 16));
+        bf16(elementwise("normgradient", "avx512bf16", 16));
+        bf16(elementwise("relugradient", "avx512bf16", 16));
+        bf16(elementwise("scale", "avx512bf16", 16));
+        bf16(elementwise("pool", "avx512bf16", 16));
+        bf16(elementwise("unpool", "avx512bf16", 16));
+        bf16(elementwise("globalpool", "avx512bf16", 16));
+        bf16(elementwise("spread", "avx512bf16", 16));
         candidate(stencil("fused", "avx512", "cross5", 12, 32));
         candidate(stencil("fused", "avx512", "cross5", 8, 32));
         candidate(stencil("fused", "avx512", "cross5", 16, 16));

@@ -34,12 +34,68 @@ macro_rules! portable_fused {
     };
 }
 
-/// Puts a compiled convolution in force: in the place of its stencil, or in that of kernels without one.
-fn put_convolution<T: Element>(fused: &mut [ConvKernel<T>; STENCILS], other: &mut ConvKernel<T>, row: &ffi::Kernel) {
-    let Function::Conv(function) = row.function else { return };
-    let stencil = Stencil::ALL.iter().copied().find(|stencil| Some(stencil.name()) == row.spatial);
-    let place = stencil.map_or(other, |stencil| &mut fused[stencil as usize]);
-    *place = ConvKernel::native(row.name, stencil, row.tile.0, function);
+/// The kernels for tensors of one type, of one instruction set.
+#[derive(Clone)]
+pub struct KernelsOf<T> {
+    fused: [ConvKernel<T>; STENCILS],
+    stencil_gradient: [StencilGradientKernel<T>; STENCILS],
+    /// Dense convolutions.
+    pub dense: ConvKernel<T>,
+    /// Gradients of matrices.
+    pub weight_gradient: WeightGradientKernel<T>,
+    /// Everything that works value by value.
+    pub elementwise: Elementwise<T>,
+}
+
+/// The portable kernels of a type.
+macro_rules! portable {
+    ($dtype:literal) => {
+        KernelsOf {
+            fused: portable_fused!($dtype),
+            stencil_gradient: std::array::from_fn(|index| {
+                let name = concat!("lean_stencilgradient_", $dtype, "_portable_v32");
+                StencilGradientKernel::portable(name, Stencil::ALL[index])
+            }),
+            dense: ConvKernel::portable(concat!("lean_dense_", $dtype, "_portable_1x32"), None),
+            weight_gradient: WeightGradientKernel::portable(concat!("lean_weightgradient_", $dtype, "_portable_1x32")),
+            elementwise: Elementwise::default(),
+        }
+    };
+}
+
+impl<T: Element> KernelsOf<T> {
+    /// The fused kernel for a stencil.
+    pub fn fused(&self, stencil: Stencil) -> ConvKernel<T> {
+        self.fused[stencil as usize]
+    }
+
+    /// The kernel for the gradient of a stencil.
+    pub fn stencil_gradient(&self, stencil: Stencil) -> StencilGradientKernel<T> {
+        self.stencil_gradient[stencil as usize]
+    }
+
+    /// Puts a compiled row of this type in force: in the place of its stencil, or in that of kernels without one.
+    fn put(&mut self, row: &ffi::Kernel) {
+        let stencil = Stencil::ALL.iter().copied().find(|stencil| Some(stencil.name()) == row.spatial);
+        match (row.function, stencil) {
+            (Function::Conv(function), _) => {
+                let place = stencil.map_or(&mut self.dense, |stencil| &mut self.fused[stencil as usize]);
+                *place = ConvKernel::native(row.name, stencil, row.tile.0, function);
+            }
+            (Function::WeightGradient(function), _) => {
+                self.weight_gradient = WeightGradientKernel::native(row.name, function);
+            }
+            (Function::StencilGradient(function), Some(stencil)) => {
+                self.stencil_gradient[stencil as usize] = StencilGradientKernel::native(row.name, stencil, function);
+            }
+            (Function::StencilGradient(_), None) => {}
+            (Function::Elementwise(function), _) => {
+                if let Some(slot) = self.elementwise.slot(row.op) {
+                    *slot = Some(function);
+                }
+            }
+        }
+    }
 }
 
 /// The kernels of one instruction set. Every operator has one: where no row was compiled, the portable code.
@@ -47,40 +103,12 @@ fn put_convolution<T: Element>(fused: &mut [ConvKernel<T>; STENCILS], other: &mu
 pub struct Kernels {
     /// The tier whose rows these are.
     pub isa: Isa,
-    fused: [ConvKernel; STENCILS],
+    /// Those of f32.
+    pub f32: KernelsOf<f32>,
     grouped: ConvKernel,
-    stencil_gradient: [StencilGradientKernel; STENCILS],
-    /// Dense convolutions.
-    pub dense: ConvKernel,
-    /// Gradients of matrices.
-    pub weight_gradient: WeightGradientKernel,
-    /// Everything that works value by value.
-    pub elementwise: Elementwise,
-    /// Convolutions of bf16.
+    /// Those of bf16.
     #[cfg(feature = "bf16")]
-    pub bf16: Bf16Kernels,
-}
-
-/// The convolutions of bf16 of one instruction set.
-#[cfg(feature = "bf16")]
-#[derive(Clone)]
-pub struct Bf16Kernels {
-    fused: [ConvKernel<bf16>; STENCILS],
-    /// Dense convolutions.
-    pub dense: ConvKernel<bf16>,
-}
-
-#[cfg(feature = "bf16")]
-impl Bf16Kernels {
-    /// The fused kernel for a stencil.
-    pub fn fused(&self, stencil: Stencil) -> ConvKernel<bf16> {
-        self.fused[stencil as usize]
-    }
-
-    fn portable() -> Self {
-        let dense = ConvKernel::portable("lean_dense_bf16_portable_1x32", None);
-        Bf16Kernels { fused: portable_fused!("bf16"), dense }
-    }
+    pub bf16: KernelsOf<bf16>,
 }
 
 impl Kernels {
@@ -104,11 +132,6 @@ impl Kernels {
         Kernels::of(Isa::active()?)
     }
 
-    /// The fused kernel for a stencil.
-    pub fn fused(&self, stencil: Stencil) -> ConvKernel {
-        self.fused[stencil as usize]
-    }
-
     /// The kernel for a stencil whose taps read groups of channels.
     pub fn grouped(&self, stencil: Stencil) -> ConvKernel {
         self.grouped.for_groups(stencil)
@@ -116,30 +139,16 @@ impl Kernels {
 
     /// The kernel for lean or depth-wise weights with a stencil, of any group size.
     pub(crate) fn lean(&self, stencil: Stencil, group_size: usize) -> ConvKernel {
-        if group_size > 1 { self.grouped(stencil) } else { self.fused(stencil) }
-    }
-
-    /// The kernel for the gradient of a stencil.
-    pub fn stencil_gradient(&self, stencil: Stencil) -> StencilGradientKernel {
-        self.stencil_gradient[stencil as usize]
+        if group_size > 1 { self.grouped(stencil) } else { self.f32.fused(stencil) }
     }
 
     fn portable() -> Self {
-        let gradient = |index: usize| StencilGradientKernel {
-            name: "lean_stencilgradient_f32_portable_v32",
-            native: None,
-            stencil: Stencil::ALL[index],
-        };
         Kernels {
             isa: Isa::Portable,
-            fused: portable_fused!("f32"),
+            f32: portable!("f32"),
             grouped: ConvKernel::portable("lean_grouped_f32_portable_1x32", None),
-            stencil_gradient: std::array::from_fn(gradient),
-            dense: ConvKernel::portable("lean_dense_f32_portable_1x32", None),
-            weight_gradient: WeightGradientKernel { name: "lean_weightgradient_f32_portable_1x32", native: None },
-            elementwise: Elementwise::default(),
             #[cfg(feature = "bf16")]
-            bf16: Bf16Kernels::portable(),
+            bf16: portable!("bf16"),
         }
     }
 
@@ -167,30 +176,14 @@ impl Kernels {
 
     /// Puts a compiled row of this tier in force.
     fn put(&mut self, row: &ffi::Kernel) {
-        if row.dtype != "f32" {
+        match (row.dtype, row.function) {
+            ("f32", Function::Conv(function)) if row.op == "grouped" => {
+                self.grouped = ConvKernel::native(row.name, None, row.tile.0, function);
+            }
+            ("f32", _) => self.f32.put(row),
             #[cfg(feature = "bf16")]
-            put_convolution(&mut self.bf16.fused, &mut self.bf16.dense, row);
-            return;
-        }
-        let stencil = Stencil::ALL.iter().position(|stencil| Some(stencil.name()) == row.spatial);
-        match (row.function, stencil) {
-            (Function::Conv(_), _) => {
-                let other = if row.op == "grouped" { &mut self.grouped } else { &mut self.dense };
-                put_convolution(&mut self.fused, other, row);
-            }
-            (Function::WeightGradient(function), _) => {
-                self.weight_gradient = WeightGradientKernel { name: row.name, native: Some(function) };
-            }
-            (Function::StencilGradient(function), Some(index)) => {
-                let stencil = Stencil::ALL[index];
-                self.stencil_gradient[index] = StencilGradientKernel { name: row.name, native: Some(function), stencil };
-            }
-            (Function::StencilGradient(_), None) => {}
-            (Function::Elementwise(function), _) => {
-                if let Some(slot) = self.elementwise.slot(row.op) {
-                    *slot = Some(function);
-                }
-            }
+            ("bf16", _) => self.bf16.put(row),
+            _ => {}
         }
     }
 }
@@ -198,6 +191,15 @@ impl Kernels {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn is_reached<T: Element>(kernels: &mut KernelsOf<T>, row: &ffi::Kernel, stencil: Option<Stencil>) -> bool {
+        match row.function {
+            Function::Conv(_) => stencil.map_or(kernels.dense.name, |stencil| kernels.fused(stencil).name) == row.name,
+            Function::WeightGradient(_) => kernels.weight_gradient.name == row.name,
+            Function::StencilGradient(_) => kernels.stencil_gradient(stencil.unwrap()).name == row.name,
+            Function::Elementwise(_) => kernels.elementwise.slot(row.op).is_some_and(|slot| slot.is_some()),
+        }
+    }
 
     #[test]
     fn every_compiled_row_of_an_available_tier_is_reachable() {
@@ -209,16 +211,11 @@ mod tests {
             for row in rows.iter().enumerate().filter(|(at, row)| !rows[..*at].iter().any(|other| stands_before(row, other))) {
                 let row = row.1;
                 let stencil = row.spatial.map(|name| name.parse::<Stencil>().unwrap());
-                let reached = match row.function {
+                let reached = match row.dtype {
+                    "f32" if row.op == "grouped" => kernels.grouped.name == row.name,
                     #[cfg(feature = "bf16")]
-                    Function::Conv(_) if row.dtype == "bf16" => {
-                        stencil.map_or(kernels.bf16.dense.name, |stencil| kernels.bf16.fused(stencil).name) == row.name
-                    }
-                    Function::Conv(_) if row.op == "grouped" => kernels.grouped.name == row.name,
-                    Function::Conv(_) => stencil.map_or(kernels.dense.name, |stencil| kernels.fused(stencil).name) == row.name,
-                    Function::WeightGradient(_) => kernels.weight_gradient.name == row.name,
-                    Function::StencilGradient(_) => kernels.stencil_gradient(stencil.unwrap()).name == row.name,
-                    Function::Elementwise(_) => kernels.elementwise.slot(row.op).is_some_and(|slot| slot.is_some()),
+                    "bf16" => is_reached(&mut kernels.bf16, row, stencil),
+                    _ => is_reached(&mut kernels.f32, row, stencil),
                 };
                 assert!(reached, "{} is never used", row.name);
             }
@@ -229,8 +226,8 @@ mod tests {
     fn every_stencil_has_kernels() {
         let kernels = Kernels::of(Isa::Portable).unwrap();
         for &stencil in Stencil::ALL {
-            assert!(kernels.fused(stencil).name.contains(&format!("_{stencil}_")));
-            assert_eq!(kernels.stencil_gradient(stencil).stencil, stencil);
+            assert!(kernels.f32.fused(stencil).name.contains(&format!("_{stencil}_")));
+            assert_eq!(kernels.f32.stencil_gradient(stencil).stencil, stencil);
         }
     }
 }

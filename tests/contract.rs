@@ -122,7 +122,7 @@ fn refused(kernel: ConvKernel, sizes: &Sizes, fault: &str, change: impl Fn(&mut 
 #[test]
 fn convolutions_refuse_what_does_not_fit() {
     for kernels in tiers() {
-        for (kernel, sizes) in [(kernels.fused(Stencil::Cross5), lean()), (kernels.dense, dense())] {
+        for (kernel, sizes) in [(kernels.f32.fused(Stencil::Cross5), lean()), (kernels.f32.dense, dense())] {
             assert!(sizes.accepted(kernel), "{}", kernel.name);
             refused(kernel, &sizes, "a short input", |sizes| sizes.x.0 -= 1);
             refused(kernel, &sizes, "a short output", |sizes| sizes.y.0 -= 1);
@@ -143,7 +143,7 @@ fn convolutions_refuse_what_does_not_fit() {
                 sizes.weights = PackedWeights::lean(Stencil::Box9, C, &[0.0; 9 * C], &[0.0; C * C], &[]).expect("packed weights");
             });
         }
-        let (fused, sizes) = (kernels.fused(Stencil::Cross5), lean());
+        let (fused, sizes) = (kernels.f32.fused(Stencil::Cross5), lean());
         refused(fused, &sizes, "a row outside of the input", |sizes| sizes.input.0 -= 1);
         refused(fused, &sizes, "a column outside of the input", |sizes| sizes.input.1 -= 1);
         refused(fused, &sizes, "an input wider than its slice", |sizes| sizes.input.1 += 1);
@@ -155,16 +155,16 @@ fn convolutions_refuse_what_does_not_fit() {
             sizes.x.1.pixel_step = C + 1;
             sizes.x.0 = 1000;
         });
-        refused(kernels.dense, &dense(), "a ring without all rows", |sizes| sizes.x.1.ring = 4);
-        refused(kernels.dense, &dense(), "a stride too far", |sizes| sizes.stride = 3);
-        refused(kernels.dense, &dense(), "a stride that overflows", |sizes| sizes.stride = usize::MAX / 2 + 2);
+        refused(kernels.f32.dense, &dense(), "a ring without all rows", |sizes| sizes.x.1.ring = 4);
+        refused(kernels.f32.dense, &dense(), "a stride too far", |sizes| sizes.stride = 3);
+        refused(kernels.f32.dense, &dense(), "a stride that overflows", |sizes| sizes.stride = usize::MAX / 2 + 2);
     }
 }
 
 #[test]
 fn nothing_to_do_is_no_fault() {
     for kernels in tiers() {
-        for (kernel, sizes) in [(kernels.fused(Stencil::Cross5), lean()), (kernels.dense, dense())] {
+        for (kernel, sizes) in [(kernels.f32.fused(Stencil::Cross5), lean()), (kernels.f32.dense, dense())] {
             for change in [
                 |sizes: &mut Sizes| sizes.width = 0,
                 |sizes: &mut Sizes| sizes.rows = 1..1,
@@ -184,7 +184,7 @@ fn weight_gradient(kernels: &Kernels, lengths: [usize; 3], steps: [usize; 2], pa
     let (x, g) = (vec![1.0; lengths[0]], vec![1.0; lengths[1]]);
     let mut dw = vec![0.0; lengths[2]];
     !panics(|| {
-        kernels.weight_gradient.run(&mut WeightGradientCall {
+        kernels.f32.weight_gradient.run(&mut WeightGradientCall {
             x: &x,
             x_step: 4,
             x_row: steps[0],
@@ -228,7 +228,7 @@ fn stencil_gradient(kernels: &Kernels, lengths: [usize; 4], height: usize, rows:
     let (x, g) = (vec![1.0; lengths[0]], vec![1.0; lengths[1]]);
     let (mut dstencil, mut dbias) = (vec![0.0; lengths[2]], vec![0.0; lengths[3]]);
     !panics(|| {
-        kernels.stencil_gradient(Stencil::Cross4).run(&mut StencilGradientCall {
+        kernels.f32.stencil_gradient(Stencil::Cross4).run(&mut StencilGradientCall {
             stencil,
             x: &x,
             g: &g,
@@ -268,51 +268,51 @@ fn elementwise_operators_refuse_what_does_not_fit() {
     let operators: [(&str, &[usize], Operator); 11] = [
         ("normalize", &[12, 12, 12, 3, 3], |kernels, n| {
             let ([x, r, s, t], mut y) = ([n[0], n[1], n[3], n[4]].map(zeros), zeros(n[2]));
-            !panics(|| kernels.elementwise.normalize(&x, Some(&r), &mut y, (&s, &t), true))
+            !panics(|| kernels.f32.elementwise.normalize(&x, Some(&r), &mut y, (&s, &t), true))
         }),
         ("statistics", &[12, 3, 3, 3], |kernels, n| {
             let ([x, s], mut a, mut b) = ([n[0], n[1]].map(zeros), vec![0.0; n[2]], vec![0.0; n[3]]);
-            !panics(|| kernels.elementwise.statistics(&x, &s, &mut a, &mut b))
+            !panics(|| kernels.f32.elementwise.statistics(&x, &s, &mut a, &mut b))
         }),
         ("gradientstatistics", &[12, 12, 12, 3, 3, 3, 3, 3], |kernels, n| {
             let ([x, g, s, t, m], mut y) = ([n[0], n[1], n[3], n[4], n[5]].map(zeros), zeros(n[2]));
             let (mut a, mut b) = (vec![0.0; n[6]], vec![0.0; n[7]]);
-            !panics(|| kernels.elementwise.gradient_statistics(&x, &g, &mut y, (&s, &t, &m), true, (&mut a, &mut b)))
+            !panics(|| kernels.f32.elementwise.gradient_statistics(&x, &g, &mut y, (&s, &t, &m), true, (&mut a, &mut b)))
         }),
         ("normgradient", &[12, 12, 12, 3, 3, 3], |kernels, n| {
             let ([x, g, p, q, r], mut y) = ([n[0], n[1], n[3], n[4], n[5]].map(zeros), zeros(n[2]));
-            !panics(|| kernels.elementwise.norm_gradient(&x, &g, &mut y, (&p, &q, &r)))
+            !panics(|| kernels.f32.elementwise.norm_gradient(&x, &g, &mut y, (&p, &q, &r)))
         }),
         ("relugradient", &[12, 12, 12, 12], |kernels, n| {
             let ([x, g, c], mut y) = ([n[0], n[1], n[2]].map(zeros), zeros(n[3]));
-            !panics(|| kernels.elementwise.relu_gradient(&x, &g, Some(&c), &mut y))
+            !panics(|| kernels.f32.elementwise.relu_gradient(&x, &g, Some(&c), &mut y))
         }),
         ("accumulate", &[12, 12], |kernels, n| {
             let (x, mut y) = (zeros(n[0]), zeros(n[1]));
-            !panics(|| kernels.elementwise.accumulate(&x, &mut y))
+            !panics(|| kernels.f32.elementwise.accumulate(&x, &mut y))
         }),
         ("pool", &[48, 12], |kernels, n| {
             let (x, mut y) = (zeros(n[0]), zeros(n[1]));
-            !panics(|| kernels.elementwise.pool(&x, 24, &mut y, 3, 0.25))
+            !panics(|| kernels.f32.elementwise.pool(&x, 24, &mut y, 3, 0.25))
         }),
         ("unpool", &[12, 48], |kernels, n| {
             let (x, mut y) = (zeros(n[0]), zeros(n[1]));
-            !panics(|| kernels.elementwise.unpool(&x, &mut y, 24, 3, 0.25))
+            !panics(|| kernels.f32.elementwise.unpool(&x, &mut y, 24, 3, 0.25))
         }),
         // Channels are taken from the smaller slice: 25 values are no whole pixels of 4.
         ("globalpool", &[25, 5], |kernels, n| {
             let (x, mut y) = (zeros(n[0]), zeros(n[1]));
-            !panics(|| kernels.elementwise.global_pool(&x, &mut y, 0.25))
+            !panics(|| kernels.f32.elementwise.global_pool(&x, &mut y, 0.25))
         }),
         ("spread", &[5, 25], |kernels, n| {
             let (x, mut y) = (zeros(n[0]), zeros(n[1]));
-            !panics(|| kernels.elementwise.spread(&x, &mut y, 0.25))
+            !panics(|| kernels.f32.elementwise.spread(&x, &mut y, 0.25))
         }),
         ("momentum", &[12, 12, 12], |kernels, n| {
             let (g, mut w, mut v) = (zeros(n[0]), zeros(n[1]), zeros(n[2]));
             let step =
                 MomentumStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 0.0, gradient_factor: 1.0, nesterov: true };
-            !panics(|| kernels.elementwise.momentum(&g, &mut w, &mut v, &step))
+            !panics(|| kernels.f32.elementwise.momentum(&g, &mut w, &mut v, &step))
         }),
     ];
     for kernels in tiers() {
@@ -331,12 +331,12 @@ fn elementwise_operators_refuse_what_does_not_fit() {
 fn pools_refuse_rows_that_overlap_or_overflow() {
     for kernels in tiers() {
         let (x, mut y) = (zeros(48), zeros(12));
-        assert!(panics(|| kernels.elementwise.pool(&x, 23, &mut y, 3, 0.25)), "overlapping rows");
-        assert!(panics(|| kernels.elementwise.pool(&x, 25, &mut y, 3, 0.25)), "a second row beyond the end");
-        assert!(panics(|| kernels.elementwise.pool(&x, usize::MAX - 8, &mut y, 3, 0.25)), "rows that overflow");
+        assert!(panics(|| kernels.f32.elementwise.pool(&x, 23, &mut y, 3, 0.25)), "overlapping rows");
+        assert!(panics(|| kernels.f32.elementwise.pool(&x, 25, &mut y, 3, 0.25)), "a second row beyond the end");
+        assert!(panics(|| kernels.f32.elementwise.pool(&x, usize::MAX - 8, &mut y, 3, 0.25)), "rows that overflow");
         let mut y = zeros(48);
-        assert!(panics(|| kernels.elementwise.unpool(&x[..12], &mut y, 23, 3, 0.25)), "overlapping rows");
-        assert!(panics(|| kernels.elementwise.unpool(&x[..12], &mut y, usize::MAX - 8, 3, 0.25)), "rows that overflow");
+        assert!(panics(|| kernels.f32.elementwise.unpool(&x[..12], &mut y, 23, 3, 0.25)), "overlapping rows");
+        assert!(panics(|| kernels.f32.elementwise.unpool(&x[..12], &mut y, usize::MAX - 8, 3, 0.25)), "rows that overflow");
     }
 }
 

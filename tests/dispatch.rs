@@ -79,7 +79,7 @@ fn tiers_come_with_their_kernels() {
                 assert_eq!(kernels.isa, isa);
                 assert!(compiled || isa == Isa::Portable);
                 let word = format!("_f32_{}_", isa.base());
-                assert!(kernels.dense.name.contains(&word) && kernels.weight_gradient.name.contains(&word), "{isa}");
+                assert!(kernels.f32.dense.name.contains(&word) && kernels.f32.weight_gradient.name.contains(&word), "{isa}");
             }
             Err(error) => assert!(!isa.is_available() && error.to_string().contains(isa.name()), "{error}"),
         }

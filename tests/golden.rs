@@ -48,7 +48,7 @@ fn hashes(engine: Engine) -> Result<BTreeMap<String, u64>, String> {
         for (index, (pixels, channels)) in [(3, 37), (17, 16), (4, 5)].into_iter().enumerate() {
             let problem = Problem::new(word, pixels, channels, index + 1, Fill::Uniform, 40 + index as u64);
             let outputs = match engine {
-                Engine::Kernels(kernels) => problem.run(&kernels.elementwise, Edge::End)?,
+                Engine::Kernels(kernels) => problem.run(&kernels.f32.elementwise, Edge::End)?,
                 Engine::Oracle => naive::<f32>(&problem, Reading::Values),
             };
             all.insert(format!("{word} {pixels}x{channels}"), hash_of_outputs(&outputs));
@@ -116,9 +116,9 @@ fn convolution(engine: Engine, problem: &Convolution, dy: &[f32]) -> Result<Vec<
                 return Ok(results);
             }
             results.push(("data gradient", transpose::data_gradient(kernels, problem, dy, Edge::End)?));
-            results.push(("matrix gradient", gradients::matrix(kernels, problem, dy, Edge::End, from_ref(&rows))?));
+            results.push(("matrix gradient", gradients::matrix::<f32>(kernels, problem, dy, Edge::End, from_ref(&rows))?));
             if matches!(problem.weights, Weights::Lean(..)) {
-                let (spatial, bias) = gradients::stencil(kernels, problem, dy, Edge::End, from_ref(&rows))?;
+                let (spatial, bias) = gradients::stencil::<f32>(kernels, problem, dy, Edge::End, from_ref(&rows))?;
                 results.extend([("stencil gradient", spatial), ("bias gradient", bias)]);
             }
         }

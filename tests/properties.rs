@@ -89,10 +89,10 @@ fn results(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge: Edge) -> 
     let rows = 0..problem.output().h;
     let mut all = vec![
         transpose::data_gradient(kernels, problem, dy, edge)?,
-        gradients::matrix(kernels, problem, dy, edge, from_ref(&rows))?,
+        gradients::matrix::<f32>(kernels, problem, dy, edge, from_ref(&rows))?,
     ];
     if matches!(problem.weights, Weights::Lean(..)) {
-        let (spatial, bias) = gradients::stencil(kernels, problem, dy, edge, from_ref(&rows))?;
+        let (spatial, bias) = gradients::stencil::<f32>(kernels, problem, dy, edge, from_ref(&rows))?;
         all.extend([spatial, bias]);
     }
     Ok(all)
@@ -161,7 +161,7 @@ proptest! {
         let problem = Problem::new(word, pixels, channels, variant, fill, seed >> 8);
         let expected = naive::<f32>(&problem, Reading::Values);
         for kernels in tiers().0 {
-            let actual = problem.run(&kernels.elementwise, EDGES[edge]).map_err(failed)?;
+            let actual = problem.run(&kernels.f32.elementwise, EDGES[edge]).map_err(failed)?;
             let name = format!("{}: {}", kernels.isa, problem.describe());
             let case = Case { kernel: &name, shape: &[expected.values.len()] };
             compare_bits(case, &actual.values, &expected.values).map_err(failed)?;

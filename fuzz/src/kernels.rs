@@ -82,14 +82,14 @@ fn fused(kernels: &Kernels, input: &mut Input, stencil: Stencil, size: (usize, u
     let (pointwise, bias) = (input.numbers(channels * channels), input.numbers(channels));
     let weights = PackedWeights::lean(stencil, channels, &spatial, &pointwise, &bias).expect("weights of the right size");
     let x = input.numbers(size.0 * size.1 * channels);
-    run(kernels.fused(stencil), &weights, &x, size, relu)
+    run(kernels.f32.fused(stencil), &weights, &x, size, relu)
 }
 
 fn dense(kernels: &Kernels, input: &mut Input, size: (usize, usize), (inputs, outputs): (usize, usize), relu: bool) -> Vec<f32> {
     let (weight, bias) = (input.numbers(inputs * outputs), input.numbers(outputs));
     let weights = PackedWeights::dense(inputs, outputs, 1, &weight, &bias).expect("weights of the right size");
     let x = input.numbers(size.0 * size.1 * inputs);
-    run(kernels.dense, &weights, &x, size, relu)
+    run(kernels.f32.dense, &weights, &x, size, relu)
 }
 
 fn weight_gradient(
@@ -100,7 +100,7 @@ fn weight_gradient(
 ) -> Vec<f32> {
     let (x, g) = (input.numbers(rows * pixels * inputs), input.numbers(rows * pixels * outputs));
     let mut dw = vec![0.0; panels(outputs) * PANEL * inputs];
-    kernels.weight_gradient.run(&mut WeightGradientCall {
+    kernels.f32.weight_gradient.run(&mut WeightGradientCall {
         x: &x,
         x_step: inputs,
         x_row: pixels * inputs,
@@ -131,7 +131,7 @@ fn stencil_gradient(
     let padded = panels(channels) * PANEL;
     let mut dstencil = vec![0.0; padded * stencil.taps().len()];
     let mut dbias = vec![0.0; padded];
-    kernels.stencil_gradient(stencil).run(&mut StencilGradientCall {
+    kernels.f32.stencil_gradient(stencil).run(&mut StencilGradientCall {
         stencil,
         x: &x,
         g: &g,

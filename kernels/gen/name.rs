@@ -25,6 +25,7 @@ pub const OPS: &[(&str, &str)] = &[
     ("normgradient", "elementwise.c.in"),
     ("relugradient", "elementwise.c.in"),
     ("accumulate", "elementwise.c.in"),
+    ("scale", "elementwise.c.in"),
     ("pool", "elementwise.c.in"),
     ("unpool", "elementwise.c.in"),
     ("globalpool", "elementwise.c.in"),
@@ -41,6 +42,7 @@ pub fn template(row: &Row) -> Option<&'static str> {
     let (_, file) = OPS.iter().find(|(op, _)| *op == row.op)?;
     Some(match (row.dtype, *file) {
         ("bf16", "conv.c.in") => "convbf16.c.in",
+        ("bf16", "weightgradient.c.in") => "weightgradientbf16.c.in",
         (_, file) => file,
     })
 }

@@ -30,6 +30,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("conv.c.in", include_str!("../templates/conv.c.in")),
     ("convbf16.c.in", include_str!("../templates/convbf16.c.in")),
     ("weightgradient.c.in", include_str!("../templates/weightgradient.c.in")),
+    ("weightgradientbf16.c.in", include_str!("../templates/weightgradientbf16.c.in")),
     ("stencilgradient.c.in", include_str!("../templates/stencilgradient.c.in")),
     ("elementwise.c.in", include_str!("../templates/elementwise.c.in")),
 ];
@@ -96,6 +97,11 @@ const EDGE_SIZES: [usize; 4] = [1, 2, 4, 8];
 /// 32 channels.
 const UNROLLED_TAPS: usize = 9;
 
+/// Pairs of pixels, and of inputs of each, that the gradient of a bf16 matrix puts side by side at a time: 16 KiB, so that they and 8 KiB of
+/// a panel of gradients stay in the first level of cache.
+const PIXEL_PAIRS: usize = 64;
+const PAIRED_INPUTS: usize = 64;
+
 /// The taps of a row's stencil.
 fn taps_of(row: &Row) -> &'static [(i64, i64)] {
     STENCILS.iter().find(|(name, _)| Some(*name) == row.spatial).map_or(&[], |(_, taps)| taps)
@@ -125,6 +131,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 name => name::format(row),
                 symbol => symbol(row, version),
                 op => row.op,
+                dtype => row.dtype,
                 isa => context! { name => isa.name, lane_fma => isa.lane_fma, registers => isa.registers },
                 spatial => row.spatial.unwrap_or(""),
                 taps => taps(row),
@@ -136,6 +143,8 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 nr => columns,
                 nv => columns / isa.lanes,
                 chains => isa.registers * 3 / 4,
+                pairs => PIXEL_PAIRS,
+                depth => PAIRED_INPUTS,
             })
         })
         .map(|text| text + "\n")

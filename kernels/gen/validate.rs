@@ -24,8 +24,12 @@ fn check(row: &Row) -> Result<(), String> {
     if !name::DTYPES.contains(&row.dtype) {
         return Err("unknown type".into());
     }
-    if row.dtype != "f32" && (template != "convbf16.c.in" || row.op == "grouped" || row.tile.1 != PANEL) {
-        return Err("bf16 kernels are fused and dense convolutions, with tiles of whole panels".into());
+    let is_tiled = matches!(template, "conv.c.in" | "convbf16.c.in" | "weightgradient.c.in" | "weightgradientbf16.c.in");
+    if row.dtype != "f32" && matches!(row.op, "grouped" | "accumulate" | "momentum" | "peak") {
+        return Err("an operator of f32 alone".into());
+    }
+    if row.dtype != "f32" && is_tiled && row.tile.1 != PANEL {
+        return Err("tiles of bf16 have whole panels".into());
     }
     if (row.dtype == "f32") != isa.base.is_none() {
         return Err("tiers of lower precision have kernels of that precision, and no others do".into());
@@ -38,7 +42,7 @@ fn check(row: &Row) -> Result<(), String> {
         _ => {}
     }
     let (rows, columns) = row.tile;
-    if matches!(template, "conv.c.in" | "convbf16.c.in" | "weightgradient.c.in") {
+    if is_tiled {
         if !(1..=16).contains(&rows) {
             return Err("a tile has 1 to 16 rows (four quads)".into());
         }

@@ -13,7 +13,7 @@
  * any address will do.
  *
  * Steps and extents count elements, not bytes: f32, or bf16 where `void` is written and the kernel's name says so. bf16 kernels take
- * multiples of 32 channels and even lengths of a kernel's row, and never start from the output. Their matrix holds the rows of a panel
+ * multiples of 32 channels; convolutions of bf16 take even lengths of a kernel's row, and never start from the output. Their matrix holds the rows of a panel
  * in pairs, [panel][k / 2][channel in the order][k % 2]; the order of channels, also in stencil, bias, scale and shift, is all even
  * channels of the panel, then all odd ones.
  */
@@ -68,9 +68,9 @@ typedef struct LeanConvArgs {
 
 /* Gradient of a 1x1 or dense convolution's matrix: dw[k][o] = sum over rows and pixels of x[pixel][k] * g[pixel][o]. */
 typedef struct LeanWeightGradientArgs {
-  const float *x;
+  const void *x;
   int64_t x_step, x_row;    /* from a pixel, and from a row of pixels, to the next */
-  const float *g;
+  const void *g;
   int64_t g_step, g_row;
   float *dw;                /* P3, matrix layout: [panel][row_length][32], here at the first value of one kernel row */
   uint64_t panel_step;      /* from a panel to the next */
@@ -85,7 +85,7 @@ typedef struct LeanWeightGradientArgs {
 
 /* Gradients of a stencil and of the bias over rows first..last of one image. Taps outside the image add nothing. */
 typedef struct LeanStencilGradientArgs {
-  const float *x, *g;       /* row 0 of the image: [height][width][channels] */
+  const void *x, *g;        /* row 0 of the image: [height][width][channels] */
   float *dstencil;          /* P3, stencil layout */
   float *dbias;             /* P3, bias layout */
   uint64_t first, last;     /* range of rows */
@@ -95,8 +95,9 @@ typedef struct LeanStencilGradientArgs {
 
 /* Kernels that work on each value, or on each channel over a run of pixels. Which members a kernel uses stands in its template. */
 typedef struct LeanElementwiseArgs {
-  const float *a, *b, *c;
-  float *y, *y2;
+  const void *a, *b, *c;
+  void *y;                  /* of globalpool f32, whatever a is */
+  float *y2;
   const float *p, *q, *r;   /* one value per channel */
   double *sum, *sum2;       /* one value per channel */
   uint64_t pixels, channels;

@@ -53,7 +53,7 @@ impl ConvPlan {
         let kernels = Kernels::of(desc.isa.map_or_else(Isa::active, Ok)?)?;
         let kernel = match desc.operator {
             ConvOperator::Lean(stencil) | ConvOperator::Depthwise(stencil) => kernels.lean(stencil, desc.group_size),
-            ConvOperator::Dense(_) => kernels.dense,
+            ConvOperator::Dense(_) => kernels.f32.dense,
         };
         let (region, scratch) = (Region::default(), SharedBuffer::new(0, 0));
         Ok(ConvPlan { desc: *desc, isa: kernels.isa, kernel, pool: pool.clone(), region, scratch })

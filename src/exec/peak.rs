@@ -33,7 +33,7 @@ impl Program for Multiplications {
 
     fn run(&self, _: usize, _: usize, _: usize) {
         let mut sums = [0.0; CHAINS];
-        self.kernels.elementwise.peak((1e-3, 1e-3), LINKS, &mut sums);
+        self.kernels.f32.elementwise.peak((1e-3, 1e-3), LINKS, &mut sums);
         black_box(&mut sums);
     }
 }
@@ -48,7 +48,7 @@ impl Program for Multiplications {
 /// [`Error::Isa`](crate::Error::Isa) if the instruction set cannot run here.
 pub fn peak_gflops(pool: &Pool, isa: Isa, duration: Duration) -> Result<Option<f64>> {
     let kernels = Kernels::of(isa)?;
-    if kernels.elementwise.peak.is_none() {
+    if kernels.f32.elementwise.peak.is_none() {
         return Ok(None);
     }
     let program = Multiplications { kernels, tasks: TASKS_PER_THREAD * pool.threads() };

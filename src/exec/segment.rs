@@ -78,7 +78,7 @@ pub(crate) struct PooledConvolution<T = f32> {
     /// Its input is the pooled image, or its output the one that is pooled.
     pub(crate) conv: Convolution<T>,
     pub(crate) pool_first: bool,
-    pub(crate) elementwise: &'static Elementwise,
+    pub(crate) elementwise: Elementwise<T>,
     /// The image that goes in and the one that comes out.
     pub(crate) input: Extent,
     pub(crate) output: Extent,
@@ -122,13 +122,13 @@ impl<T: Activation> PooledConvolution<T> {
             let held = &mut scratch[..middle.len() * self.middle().row()];
             let layout = self.middle().layout().starting_at(middle.start);
             if self.pool_first {
-                average_pool(self.elementwise, &x[2 * band.start * self.input.row()..], self.input, held);
+                average_pool(&self.elementwise, &x[2 * band.start * self.input.row()..], self.input, held);
                 done(0);
                 self.conv.run(weights, (held, layout), y.reborrow(), Residual::None, band);
             } else {
                 self.conv.run(weights, (x, self.conv.input_layout()), Target::new(held, layout), Residual::None, middle);
                 done(0);
-                average_pool(self.elementwise, held, self.middle(), y.rows_mut(band));
+                average_pool(&self.elementwise, held, self.middle(), y.rows_mut(band));
             }
             done(1);
         }
@@ -137,9 +137,9 @@ impl<T: Activation> PooledConvolution<T> {
 
 /// 2x2 average pool of an image like `from`, without a border, to as many rows as there are in `y`. `x` begins with the upper row of the
 /// first pair.
-pub(crate) fn average_pool<T: Activation>(elementwise: &Elementwise, x: &[T], from: Extent, y: &mut [T]) {
+pub(crate) fn average_pool<T: Element>(elementwise: &Elementwise<T>, x: &[T], from: Extent, y: &mut [T]) {
     for (x, y) in x.chunks(2 * from.row()).zip(y.chunks_exact_mut(from.width / 2 * from.channels)) {
-        T::pool(elementwise, x, from.row(), y, from.channels);
+        elementwise.pool(x, from.row(), y, from.channels, 0.25);
     }
 }
 

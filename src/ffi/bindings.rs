@@ -45,10 +45,10 @@ pub struct LeanConvArgs {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LeanWeightGradientArgs {
-    pub x: *const f32,
+    pub x: *const ::core::ffi::c_void,
     pub x_step: i64,
     pub x_row: i64,
-    pub g: *const f32,
+    pub g: *const ::core::ffi::c_void,
     pub g_step: i64,
     pub g_row: i64,
     pub dw: *mut f32,
@@ -68,8 +68,8 @@ pub struct LeanWeightGradientArgs {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LeanStencilGradientArgs {
-    pub x: *const f32,
-    pub g: *const f32,
+    pub x: *const ::core::ffi::c_void,
+    pub g: *const ::core::ffi::c_void,
     pub dstencil: *mut f32,
     pub dbias: *mut f32,
     pub first: u64,
@@ -83,10 +83,10 @@ pub struct LeanStencilGradientArgs {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LeanElementwiseArgs {
-    pub a: *const f32,
-    pub b: *const f32,
-    pub c: *const f32,
-    pub y: *mut f32,
+    pub a: *const ::core::ffi::c_void,
+    pub b: *const ::core::ffi::c_void,
+    pub c: *const ::core::ffi::c_void,
+    pub y: *mut ::core::ffi::c_void,
     pub y2: *mut f32,
     pub p: *const f32,
     pub q: *const f32,

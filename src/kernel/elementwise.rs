@@ -1,26 +1,30 @@
 //! Elementwise kernels behind safe calls. Tensors are runs of pixels with their channels side by side.
 
 use crate::ffi::{LEAN_ACCUMULATE, LEAN_RELU, LEAN_RESIDUAL, LeanElementwiseArgs};
+use crate::kernel::element::Element;
 use crate::portable::elementwise as portable;
+use std::marker::PhantomData;
 use std::ptr;
 
 type Native = unsafe extern "C" fn(*const LeanElementwiseArgs);
 
-/// The elementwise operators of one instruction set; `None` means portable Rust.
+/// The elementwise operators on tensors of a type, of one instruction set; `None` means portable Rust.
 #[derive(Clone, Copy, Default)]
-pub struct Elementwise {
+pub struct Elementwise<T = f32> {
     pub(crate) normalize: Option<Native>,
     pub(crate) statistics: Option<Native>,
     pub(crate) gradient_statistics: Option<Native>,
     pub(crate) norm_gradient: Option<Native>,
     pub(crate) relu_gradient: Option<Native>,
     pub(crate) accumulate: Option<Native>,
+    pub(crate) scale: Option<Native>,
     pub(crate) pool: Option<Native>,
     pub(crate) unpool: Option<Native>,
     pub(crate) global_pool: Option<Native>,
     pub(crate) spread: Option<Native>,
     pub(crate) momentum: Option<Native>,
     pub(crate) peak: Option<Native>,
+    element: PhantomData<fn(T)>,
 }
 
 /// The numbers of one step of stochastic gradient descent with momentum (Sutskever et al. 2013; PyTorch's form).
@@ -70,6 +74,11 @@ fn pixels(length: usize, channels: usize) -> usize {
     length / channels
 }
 
+/// Panics if a type's kernels do not take so many channels.
+fn whole<T: Element>(channels: usize) {
+    assert!(channels.is_multiple_of(T::CHANNELS_TOGETHER), "{channels} channels are not a multiple of {}", T::CHANNELS_TOGETHER);
+}
+
 /// Panics if slices that belong together differ in length: a defect of the caller in this crate.
 fn same(lengths: &[usize]) {
     assert!(lengths.windows(2).all(|pair| pair[0] == pair[1]), "lengths differ: {lengths:?}");
@@ -80,7 +89,7 @@ fn two_rows(length: usize, row: usize, values: usize) -> bool {
     row >= values && length.checked_sub(row).is_some_and(|rest| rest >= values)
 }
 
-impl Elementwise {
+impl<T: Element> Elementwise<T> {
     /// The kernel of an operator, by the registry's word.
     pub(crate) fn slot(&mut self, op: &str) -> Option<&mut Option<Native>> {
         Some(match op {
@@ -90,6 +99,7 @@ impl Elementwise {
             "normgradient" => &mut self.norm_gradient,
             "relugradient" => &mut self.relu_gradient,
             "accumulate" => &mut self.accumulate,
+            "scale" => &mut self.scale,
             "pool" => &mut self.pool,
             "unpool" => &mut self.unpool,
             "globalpool" => &mut self.global_pool,
@@ -101,20 +111,14 @@ impl Elementwise {
     }
 
     /// y = x * scale + shift per channel, then + residual, then ReLU.
-    pub fn normalize(
-        &self,
-        x: &[f32],
-        residual: Option<&[f32]>,
-        y: &mut [f32],
-        (scale, shift): (&[f32], &[f32]),
-        with_relu: bool,
-    ) {
-        same(&[x.len(), y.len(), residual.map_or(x.len(), <[f32]>::len)]);
+    pub fn normalize(&self, x: &[T], residual: Option<&[T]>, y: &mut [T], (scale, shift): (&[f32], &[f32]), with_relu: bool) {
+        same(&[x.len(), y.len(), residual.map_or(x.len(), <[T]>::len)]);
         same(&[scale.len(), shift.len()]);
+        whole::<T>(scale.len());
         let args = LeanElementwiseArgs {
-            a: x.as_ptr(),
-            b: residual.map_or(ptr::null(), <[f32]>::as_ptr),
-            y: y.as_mut_ptr(),
+            a: x.as_ptr().cast(),
+            b: residual.map_or(ptr::null(), |values| values.as_ptr().cast()),
+            y: y.as_mut_ptr().cast(),
             p: scale.as_ptr(),
             q: shift.as_ptr(),
             flags: flag(residual.is_some(), LEAN_RESIDUAL) | flag(with_relu, LEAN_RELU),
@@ -129,10 +133,11 @@ impl Elementwise {
     }
 
     /// Per channel: the sums of (x - shift) and of its square over the pixels, in f64.
-    pub fn statistics(&self, x: &[f32], shift: &[f32], sum: &mut [f64], sum_of_squares: &mut [f64]) {
+    pub fn statistics(&self, x: &[T], shift: &[f32], sum: &mut [f64], sum_of_squares: &mut [f64]) {
         same(&[shift.len(), sum.len(), sum_of_squares.len()]);
+        whole::<T>(shift.len());
         let args = LeanElementwiseArgs {
-            a: x.as_ptr(),
+            a: x.as_ptr().cast(),
             p: shift.as_ptr(),
             sum: sum.as_mut_ptr(),
             sum2: sum_of_squares.as_mut_ptr(),
@@ -150,19 +155,20 @@ impl Elementwise {
     /// and of masked * (x - mean).
     pub fn gradient_statistics(
         &self,
-        x: &[f32],
-        gradient: &[f32],
-        masked: &mut [f32],
+        x: &[T],
+        gradient: &[T],
+        masked: &mut [T],
         (scale, shift, mean): (&[f32], &[f32], &[f32]),
         with_relu: bool,
         (sum, sum_of_products): (&mut [f64], &mut [f64]),
     ) {
         same(&[x.len(), gradient.len(), masked.len()]);
         same(&[scale.len(), shift.len(), mean.len(), sum.len(), sum_of_products.len()]);
+        whole::<T>(mean.len());
         let args = LeanElementwiseArgs {
-            a: x.as_ptr(),
-            b: gradient.as_ptr(),
-            y: masked.as_mut_ptr(),
+            a: x.as_ptr().cast(),
+            b: gradient.as_ptr().cast(),
+            y: masked.as_mut_ptr().cast(),
             p: scale.as_ptr(),
             q: shift.as_ptr(),
             r: mean.as_ptr(),
@@ -180,13 +186,14 @@ impl Elementwise {
     }
 
     /// y = gradient * p + (x * q + r) per channel: the data gradient of a batch norm in closed form.
-    pub fn norm_gradient(&self, x: &[f32], gradient: &[f32], y: &mut [f32], (p, q, r): (&[f32], &[f32], &[f32])) {
+    pub fn norm_gradient(&self, x: &[T], gradient: &[T], y: &mut [T], (p, q, r): (&[f32], &[f32], &[f32])) {
         same(&[x.len(), gradient.len(), y.len()]);
         same(&[p.len(), q.len(), r.len()]);
+        whole::<T>(p.len());
         let args = LeanElementwiseArgs {
-            a: x.as_ptr(),
-            b: gradient.as_ptr(),
-            y: y.as_mut_ptr(),
+            a: x.as_ptr().cast(),
+            b: gradient.as_ptr().cast(),
+            y: y.as_mut_ptr().cast(),
             p: p.as_ptr(),
             q: q.as_ptr(),
             r: r.as_ptr(),
@@ -201,13 +208,14 @@ impl Elementwise {
     }
 
     /// y = gradient where the output of a ReLU is positive, else 0; then + addend.
-    pub fn relu_gradient(&self, output: &[f32], gradient: &[f32], addend: Option<&[f32]>, y: &mut [f32]) {
-        same(&[output.len(), gradient.len(), y.len(), addend.map_or(y.len(), <[f32]>::len)]);
+    pub fn relu_gradient(&self, output: &[T], gradient: &[T], addend: Option<&[T]>, y: &mut [T]) {
+        same(&[output.len(), gradient.len(), y.len(), addend.map_or(y.len(), <[T]>::len)]);
+        whole::<T>(y.len());
         let args = LeanElementwiseArgs {
-            a: output.as_ptr(),
-            b: gradient.as_ptr(),
-            c: addend.map_or(ptr::null(), <[f32]>::as_ptr),
-            y: y.as_mut_ptr(),
+            a: output.as_ptr().cast(),
+            b: gradient.as_ptr().cast(),
+            c: addend.map_or(ptr::null(), |values| values.as_ptr().cast()),
+            y: y.as_mut_ptr().cast(),
             flags: flag(addend.is_some(), LEAN_RESIDUAL),
             ..empty(1, y.len())
         };
@@ -219,12 +227,18 @@ impl Elementwise {
         }
     }
 
-    /// y += x.
-    pub fn accumulate(&self, x: &[f32], y: &mut [f32]) {
+    /// y = factor * x.
+    pub fn scale(&self, x: &[T], y: &mut [T], factor: f32) {
         same(&[x.len(), y.len()]);
-        let args = LeanElementwiseArgs { a: x.as_ptr(), y: y.as_mut_ptr(), ..empty(1, y.len()) };
-        match self.accumulate {
-            None => portable::accumulate(x, y),
+        whole::<T>(y.len());
+        let args = LeanElementwiseArgs {
+            a: x.as_ptr().cast(),
+            y: y.as_mut_ptr().cast(),
+            factor: [f64::from(factor), 0.0, 0.0, 0.0],
+            ..empty(1, y.len())
+        };
+        match self.scale {
+            None => portable::scale(x, y, factor),
             // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows. P4: the dispatch table holds only kernels of
             // detected instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
@@ -232,12 +246,13 @@ impl Elementwise {
     }
 
     /// One output row of a 2x2 average pool, from the two input rows at 0 and `row`; `factor` is 1/4. An odd last pixel is not read.
-    pub fn pool(&self, x: &[f32], row: usize, y: &mut [f32], channels: usize, factor: f32) {
+    pub fn pool(&self, x: &[T], row: usize, y: &mut [T], channels: usize, factor: f32) {
         let width = pixels(y.len(), channels);
+        whole::<T>(channels);
         assert!(two_rows(x.len(), row, 2 * y.len()), "input rows are too short");
         let args = LeanElementwiseArgs {
-            a: x.as_ptr(),
-            y: y.as_mut_ptr(),
+            a: x.as_ptr().cast(),
+            y: y.as_mut_ptr().cast(),
             width: width as u64,
             row: row as i64,
             factor: [f64::from(factor), 0.0, 0.0, 0.0],
@@ -252,12 +267,13 @@ impl Elementwise {
     }
 
     /// Adjoint of [`Elementwise::pool`]: the four pixels of y (rows at 0 and `row`) of each output pixel become factor * gradient.
-    pub fn unpool(&self, gradient: &[f32], y: &mut [f32], row: usize, channels: usize, factor: f32) {
+    pub fn unpool(&self, gradient: &[T], y: &mut [T], row: usize, channels: usize, factor: f32) {
         let width = pixels(gradient.len(), channels);
+        whole::<T>(channels);
         assert!(two_rows(y.len(), row, 2 * gradient.len()), "rows of y are too short");
         let args = LeanElementwiseArgs {
-            a: gradient.as_ptr(),
-            y: y.as_mut_ptr(),
+            a: gradient.as_ptr().cast(),
+            y: y.as_mut_ptr().cast(),
             width: width as u64,
             row: row as i64,
             factor: [f64::from(factor), 0.0, 0.0, 0.0],
@@ -272,10 +288,11 @@ impl Elementwise {
     }
 
     /// y = factor * (sum of x over its pixels), per channel.
-    pub fn global_pool(&self, x: &[f32], y: &mut [f32], factor: f32) {
+    pub fn global_pool(&self, x: &[T], y: &mut [f32], factor: f32) {
+        whole::<T>(y.len());
         let args = LeanElementwiseArgs {
-            a: x.as_ptr(),
-            y: y.as_mut_ptr(),
+            a: x.as_ptr().cast(),
+            y: y.as_mut_ptr().cast(),
             factor: [f64::from(factor), 0.0, 0.0, 0.0],
             ..empty(pixels(x.len(), y.len()), y.len())
         };
@@ -288,10 +305,11 @@ impl Elementwise {
     }
 
     /// Adjoint of [`Elementwise::global_pool`]: every pixel of y becomes factor * x.
-    pub fn spread(&self, x: &[f32], y: &mut [f32], factor: f32) {
+    pub fn spread(&self, x: &[f32], y: &mut [T], factor: f32) {
+        whole::<T>(x.len());
         let args = LeanElementwiseArgs {
             p: x.as_ptr(),
-            y: y.as_mut_ptr(),
+            y: y.as_mut_ptr().cast(),
             factor: [f64::from(factor), 0.0, 0.0, 0.0],
             ..empty(pixels(y.len(), x.len()), x.len())
         };
@@ -302,13 +320,28 @@ impl Elementwise {
             Some(native) => unsafe { native(&raw const args) },
         }
     }
+}
+
+/// What only f32 has: sums of gradients, updates of weights, the peak.
+impl Elementwise {
+    /// y += x.
+    pub fn accumulate(&self, x: &[f32], y: &mut [f32]) {
+        same(&[x.len(), y.len()]);
+        let args = LeanElementwiseArgs { a: x.as_ptr().cast(), y: y.as_mut_ptr().cast(), ..empty(1, y.len()) };
+        match self.accumulate {
+            None => portable::accumulate(x, y),
+            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows. P4: the dispatch table holds only kernels of
+            // detected instruction sets. P5: Rust code runs in the default environment.
+            Some(native) => unsafe { native(&raw const args) },
+        }
+    }
 
     /// One step of stochastic gradient descent with momentum on a run of weights.
     pub fn momentum(&self, gradient: &[f32], weights: &mut [f32], velocity: &mut [f32], step: &MomentumStep) {
         same(&[gradient.len(), weights.len(), velocity.len()]);
         let args = LeanElementwiseArgs {
-            a: gradient.as_ptr(),
-            y: weights.as_mut_ptr(),
+            a: gradient.as_ptr().cast(),
+            y: weights.as_mut_ptr().cast(),
             y2: velocity.as_mut_ptr(),
             flags: flag(step.nesterov, LEAN_ACCUMULATE),
             factor: [step.learning_rate, step.momentum, step.weight_decay, step.gradient_factor].map(f64::from),
@@ -325,7 +358,7 @@ impl Elementwise {
     /// y += a * b, `times` times: multiply-adds on registers alone, which show the peak of the machine.
     pub fn peak(&self, (a, b): (f32, f32), times: usize, y: &mut [f32]) {
         let factor = [f64::from(a), f64::from(b), 0.0, 0.0];
-        let args = LeanElementwiseArgs { y: y.as_mut_ptr(), factor, ..empty(times, y.len()) };
+        let args = LeanElementwiseArgs { y: y.as_mut_ptr().cast(), factor, ..empty(times, y.len()) };
         match self.peak {
             None => portable::peak((a, b), times, y),
             // SAFETY: P1: y is all that is touched, `channels` is its length. P2: y is a unique borrow. P4: the dispatch table holds

@@ -2,30 +2,36 @@
 
 use crate::conv::pack::{PANEL, panels};
 use crate::ffi::{LEAN_ACCUMULATE, LEAN_GRADIENT_FETCHES, LeanStencilGradientArgs, LeanWeightGradientArgs};
+use crate::kernel::element::Element;
 use crate::kernel::upcoming::Upcoming;
 use crate::portable;
 use crate::stencil::Stencil;
+use std::marker::PhantomData;
 use std::ops::Range;
+
+type NativeWeight = unsafe extern "C" fn(*const LeanWeightGradientArgs);
+type NativeStencil = unsafe extern "C" fn(*const LeanStencilGradientArgs);
 
 /// A kernel for the gradient of a matrix.
 #[derive(Clone, Copy)]
-pub struct WeightGradientKernel {
+pub struct WeightGradientKernel<T = f32> {
     /// The registry's name, or that of the portable code.
     pub name: &'static str,
     /// `None`: portable Rust.
-    pub(crate) native: Option<unsafe extern "C" fn(*const LeanWeightGradientArgs)>,
+    native: Option<NativeWeight>,
+    element: PhantomData<fn(T)>,
 }
 
 /// dw[k][o] (+)= sum over rows and pixels of x[pixel][k] * g[pixel][o].
-pub struct WeightGradientCall<'a> {
+pub struct WeightGradientCall<'a, T = f32> {
     /// Inputs, from the first pixel on.
-    pub x: &'a [f32],
+    pub x: &'a [T],
     /// Elements of x from a pixel to the next.
     pub x_step: usize,
     /// Elements of x from a row to the next.
     pub x_row: usize,
     /// Gradients of the outputs, from the first pixel on.
-    pub g: &'a [f32],
+    pub g: &'a [T],
     /// Elements of g from a pixel to the next.
     pub g_step: usize,
     /// Elements of g from a row to the next.
@@ -56,10 +62,10 @@ pub const GRADIENT_FETCHES: usize = LEAN_GRADIENT_FETCHES as usize;
 /// Bytes of x and g together that stay in the second level of cache while all blocks of the matrix pass over them.
 const BYTES_AT_ONCE: usize = 576 * 1024;
 
-impl WeightGradientCall<'_> {
+impl<T> WeightGradientCall<'_, T> {
     /// Rows of pixels that go through all blocks of the matrix before the next ones.
     fn rows_at_once(&self) -> usize {
-        let row = self.x_row.saturating_add(self.g_row).saturating_mul(size_of::<f32>());
+        let row = self.x_row.saturating_add(self.g_row).saturating_mul(size_of::<T>());
         (BYTES_AT_ONCE / row.max(1)).clamp(1, self.rows.max(1))
     }
 
@@ -69,9 +75,9 @@ impl WeightGradientCall<'_> {
             return self.upcoming;
         }
         let rows = rows_at_once.min(self.rows - next);
-        let of = |values: &[f32], row: usize| {
-            let start = values.as_ptr().addr() + size_of::<f32>() * next * row;
-            Upcoming::new(start, size_of::<f32>() * rows * row)
+        let of = |values: &[T], row: usize| {
+            let start = values.as_ptr().addr() + size_of::<T>() * next * row;
+            Upcoming::new(start, size_of::<T>() * rows * row)
         };
         [of(self.x, self.x_row), of(self.g, self.g_row)]
     }
@@ -86,12 +92,23 @@ fn extent(rows: usize, row_step: usize, pixels: usize, pixel_step: usize, values
     last.saturating_add(values)
 }
 
-impl WeightGradientKernel {
+impl<T: Element> WeightGradientKernel<T> {
+    /// Portable Rust.
+    pub(crate) const fn portable(name: &'static str) -> Self {
+        WeightGradientKernel { name, native: None, element: PhantomData }
+    }
+
+    /// A compiled kernel for this type.
+    pub(crate) const fn native(name: &'static str, native: NativeWeight) -> Self {
+        WeightGradientKernel { name, native: Some(native), element: PhantomData }
+    }
+
     /// Runs the call.
     ///
     /// # Panics
-    /// If an extent leaves its slice: a defect of the caller in this crate.
-    pub fn run(&self, call: &mut WeightGradientCall<'_>) {
+    /// If an extent leaves its slice: a defect of the caller in this crate. Also if the channels are not what the type's kernels take.
+    pub fn run(&self, call: &mut WeightGradientCall<'_, T>) {
+        assert!(call.channels.is_multiple_of(T::CHANNELS_TOGETHER), "{} channels", call.channels);
         assert!(extent(call.rows, call.x_row, call.pixels, call.x_step, call.k) <= call.x.len(), "x is too short");
         assert!(extent(call.rows, call.g_row, call.pixels, call.g_step, call.channels) <= call.g.len(), "g is too short");
         let dw_extent =
@@ -106,10 +123,10 @@ impl WeightGradientKernel {
             let rows = rows_at_once.min(call.rows - first);
             let fetch = call.fetch(first + rows, rows_at_once);
             let args = LeanWeightGradientArgs {
-                x: call.x.as_ptr().wrapping_add(first * call.x_row),
+                x: call.x.as_ptr().wrapping_add(first * call.x_row).cast(),
                 x_step: call.x_step as i64,
                 x_row: call.x_row as i64,
-                g: call.g.as_ptr().wrapping_add(first * call.g_row),
+                g: call.g.as_ptr().wrapping_add(first * call.g_row).cast(),
                 g_step: call.g_step as i64,
                 g_row: call.g_row as i64,
                 dw: call.dw.as_mut_ptr().wrapping_add(call.offset),
@@ -135,23 +152,24 @@ impl WeightGradientKernel {
 
 /// A kernel for the gradient of a stencil.
 #[derive(Clone, Copy)]
-pub struct StencilGradientKernel {
+pub struct StencilGradientKernel<T = f32> {
     /// The registry's name, or that of the portable code.
     pub name: &'static str,
     /// `None`: portable Rust.
-    pub(crate) native: Option<unsafe extern "C" fn(*const LeanStencilGradientArgs)>,
+    native: Option<NativeStencil>,
     /// The stencil it is for.
     pub stencil: Stencil,
+    element: PhantomData<fn(T)>,
 }
 
 /// Gradients of a stencil and of the bias over some rows of one image.
-pub struct StencilGradientCall<'a> {
+pub struct StencilGradientCall<'a, T = f32> {
     /// The stencil; must be the kernel's.
     pub stencil: Stencil,
     /// The input image [height][width][channels].
-    pub x: &'a [f32],
+    pub x: &'a [T],
     /// The gradient of the output, same shape.
-    pub g: &'a [f32],
+    pub g: &'a [T],
     /// Gradient of the packed stencil.
     pub dstencil: &'a mut [f32],
     /// Gradient of the packed bias: the sum of g.
@@ -168,15 +186,26 @@ pub struct StencilGradientCall<'a> {
     pub accumulate: bool,
 }
 
-impl StencilGradientKernel {
+impl<T: Element> StencilGradientKernel<T> {
+    /// Portable Rust.
+    pub(crate) const fn portable(name: &'static str, stencil: Stencil) -> Self {
+        StencilGradientKernel { name, native: None, stencil, element: PhantomData }
+    }
+
+    /// A compiled kernel for this type and stencil.
+    pub(crate) const fn native(name: &'static str, stencil: Stencil, native: NativeStencil) -> Self {
+        StencilGradientKernel { name, native: Some(native), stencil, element: PhantomData }
+    }
+
     /// Runs the call.
     ///
     /// # Panics
     /// If an extent leaves its slice: a defect of the caller in this crate.
-    pub fn run(&self, call: &mut StencilGradientCall<'_>) {
+    pub fn run(&self, call: &mut StencilGradientCall<'_, T>) {
         let image = call.height.saturating_mul(call.width).saturating_mul(call.channels);
         let padded = panels(call.channels) * PANEL;
         assert_eq!(call.stencil, self.stencil, "a kernel for another stencil");
+        assert!(call.channels.is_multiple_of(T::CHANNELS_TOGETHER), "{} channels", call.channels);
         assert!(call.x.len() >= image && call.g.len() >= image && call.rows.end <= call.height, "images are too short");
         let sums_fit = call.dstencil.len() >= padded * self.stencil.taps().len() && call.dbias.len() >= padded;
         assert!(sums_fit, "gradients are too short");
@@ -184,8 +213,8 @@ impl StencilGradientKernel {
             return portable::gradient::stencil(call);
         };
         let args = LeanStencilGradientArgs {
-            x: call.x.as_ptr(),
-            g: call.g.as_ptr(),
+            x: call.x.as_ptr().cast(),
+            g: call.g.as_ptr().cast(),
             dstencil: call.dstencil.as_mut_ptr(),
             dbias: call.dbias.as_mut_ptr(),
             first: call.rows.start as u64,

@@ -207,7 +207,7 @@ impl<T: Activation> Lowering<'_, T> {
                 let (height, width) = if pool_first { (height, width) } else { (from.height, from.width) };
                 let extent = |channels| Self::extent_of([height, width], channels);
                 let conv = self.dense(extent(from.channels), extent(outputs), 1, true);
-                let elementwise = &self.plan.kernels.elementwise;
+                let elementwise = T::kernels(self.plan.kernels).elementwise;
                 let pair = PooledConvolution { conv, pool_first, elementwise, input: from, output: self.extent(output) };
                 let weights = T::packed(weights.with_inputs(inputs, from.channels));
                 self.push(&name, Op::PooledConvolve { from: x, to: output, pair, weights }, outputs, [inputs, 0]);
@@ -277,7 +277,7 @@ impl<T: Activation> Lowering<'_, T> {
         let (weight, bias) = (fold::values(self.model, "head.weight"), fold::values(self.model, "head.bias"));
         let weights = PackedWeights::dense(channels, classes, 1, weight, bias)?;
         let pixel = |channels| Extent::new(1, 1, channels);
-        let kernel = self.plan.kernels.dense;
+        let kernel = self.plan.kernels.f32.dense;
         let conv = Convolution { kernel, input: pixel(held), output: pixel(classes), stride: 1, relu: false };
         self.push("head", Op::Head { from: x, conv, weights: weights.with_inputs(channels, held) }, classes, [channels, 0]);
         Ok(())
@@ -310,6 +310,6 @@ impl<T: Activation> Lowering<'_, T> {
     }
 
     fn dense(&self, input: Extent, output: Extent, stride: usize, relu: bool) -> Convolution<T> {
-        Convolution { kernel: T::dense(self.plan.kernels), input, output, stride, relu }
+        Convolution { kernel: T::kernels(self.plan.kernels).dense, input, output, stride, relu }
     }
 }

@@ -172,7 +172,8 @@ impl<'a, T: Activation> Run<'a, T> {
         let pooled = &mut pooled[..images.len() * conv.input.channels];
         for (pixel, image) in pooled.chunks_exact_mut(conv.input.channels).zip(images.clone()) {
             let x = tensor.read(self.slot(from, image, temporary));
-            T::global_pool(&self.plan.kernels.elementwise, &x, pixel);
+            let factor = pixel.len() as f32 / x.len() as f32;
+            T::kernels(self.plan.kernels).elementwise.global_pool(&x, pixel, factor);
         }
         // An image's logits are a pixel, and a tile of their own: a column of pixels.
         let column = |extent: Extent| Extent { height: images.len(), ..extent };

@@ -1,6 +1,7 @@
 //! Elementwise operators. Plain loops: the compiler vectorises them, and memory bounds them.
 #![forbid(unsafe_code)]
 
+use crate::kernel::element::Element;
 use crate::kernel::elementwise::MomentumStep;
 
 /// a b + c, rounded once where the target can do that fast, else twice (as the convolutions' vectors do).
@@ -20,24 +21,30 @@ fn relu(x: f32) -> f32 {
 }
 
 /// y = relu(x * scale + shift + residual).
-pub(crate) fn normalize(x: &[f32], residual: Option<&[f32]>, y: &mut [f32], (scale, shift): (&[f32], &[f32]), with_relu: bool) {
+pub(crate) fn normalize<T: Element>(
+    x: &[T],
+    residual: Option<&[T]>,
+    y: &mut [T],
+    (scale, shift): (&[f32], &[f32]),
+    with_relu: bool,
+) {
     let channels = scale.len();
     for (at, (y, x)) in y.iter_mut().zip(x).enumerate() {
-        let mut value = multiply_add(*x, scale[at % channels], shift[at % channels]);
+        let mut value = multiply_add(x.widened(), scale[at % channels], shift[at % channels]);
         if let Some(residual) = residual {
-            value += residual[at];
+            value += residual[at].widened();
         }
-        *y = if with_relu { relu(value) } else { value };
+        *y = T::nearest(if with_relu { relu(value) } else { value });
     }
 }
 
 /// Sums of (x - shift) and of its square, per channel.
-pub(crate) fn statistics(x: &[f32], shift: &[f32], sum: &mut [f64], sum_of_squares: &mut [f64]) {
+pub(crate) fn statistics<T: Element>(x: &[T], shift: &[f32], sum: &mut [f64], sum_of_squares: &mut [f64]) {
     sum.fill(0.0);
     sum_of_squares.fill(0.0);
     for pixel in x.chunks_exact(shift.len()) {
         for (channel, x) in pixel.iter().enumerate() {
-            let difference = f64::from(*x) - f64::from(shift[channel]);
+            let difference = f64::from(x.widened()) - f64::from(shift[channel]);
             sum[channel] += difference;
             sum_of_squares[channel] = multiply_add_f64(difference, difference, sum_of_squares[channel]);
         }
@@ -45,10 +52,10 @@ pub(crate) fn statistics(x: &[f32], shift: &[f32], sum: &mut [f64], sum_of_squar
 }
 
 /// Masks the gradient by relu(x * scale + shift) > 0 if asked, and sums it and its product with (x - mean), per channel.
-pub(crate) fn gradient_statistics(
-    x: &[f32],
-    gradient: &[f32],
-    masked: &mut [f32],
+pub(crate) fn gradient_statistics<T: Element>(
+    x: &[T],
+    gradient: &[T],
+    masked: &mut [T],
     (scale, shift, mean): (&[f32], &[f32], &[f32]),
     with_relu: bool,
     (sum, sum_of_products): (&mut [f64], &mut [f64]),
@@ -58,29 +65,30 @@ pub(crate) fn gradient_statistics(
     let channels = mean.len();
     for (at, ((x, gradient), masked)) in x.iter().zip(gradient).zip(masked).enumerate() {
         let channel = at % channels;
-        let passes = !with_relu || multiply_add(*x, scale[channel], shift[channel]) > 0.0;
-        let value = if passes { *gradient } else { 0.0 };
-        *masked = value;
-        sum[channel] += f64::from(value);
-        let centred = f64::from(*x) - f64::from(mean[channel]);
-        sum_of_products[channel] = multiply_add_f64(f64::from(value), centred, sum_of_products[channel]);
+        let passes = !with_relu || multiply_add(x.widened(), scale[channel], shift[channel]) > 0.0;
+        *masked = if passes { *gradient } else { T::default() };
+        let value = f64::from(masked.widened());
+        sum[channel] += value;
+        let centred = f64::from(x.widened()) - f64::from(mean[channel]);
+        sum_of_products[channel] = multiply_add_f64(value, centred, sum_of_products[channel]);
     }
 }
 
 /// y = gradient * p + (x * q + r).
-pub(crate) fn norm_gradient(x: &[f32], gradient: &[f32], y: &mut [f32], (p, q, r): (&[f32], &[f32], &[f32])) {
+pub(crate) fn norm_gradient<T: Element>(x: &[T], gradient: &[T], y: &mut [T], (p, q, r): (&[f32], &[f32], &[f32])) {
     let channels = p.len();
     for (at, ((x, gradient), y)) in x.iter().zip(gradient).zip(y).enumerate() {
         let channel = at % channels;
-        *y = multiply_add(*gradient, p[channel], multiply_add(*x, q[channel], r[channel]));
+        let value = multiply_add(gradient.widened(), p[channel], multiply_add(x.widened(), q[channel], r[channel]));
+        *y = T::nearest(value);
     }
 }
 
 /// y = output > 0 ? gradient : 0, then + addend.
-pub(crate) fn relu_gradient(output: &[f32], gradient: &[f32], addend: Option<&[f32]>, y: &mut [f32]) {
+pub(crate) fn relu_gradient<T: Element>(output: &[T], gradient: &[T], addend: Option<&[T]>, y: &mut [T]) {
     for (at, ((output, gradient), y)) in output.iter().zip(gradient).zip(y).enumerate() {
-        let value = if *output > 0.0 { *gradient } else { 0.0 };
-        *y = addend.map_or(value, |addend| value + addend[at]);
+        let value = if output.widened() > 0.0 { *gradient } else { T::default() };
+        *y = addend.map_or(value, |addend| T::nearest(value.widened() + addend[at].widened()));
     }
 }
 
@@ -91,20 +99,28 @@ pub(crate) fn accumulate(x: &[f32], y: &mut [f32]) {
     }
 }
 
+/// y = factor * x.
+pub(crate) fn scale<T: Element>(x: &[T], y: &mut [T], factor: f32) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = T::nearest(factor * x.widened());
+    }
+}
+
 /// One output row of a 2x2 average pool.
-pub(crate) fn pool(x: &[f32], row: usize, y: &mut [f32], channels: usize, factor: f32) {
+pub(crate) fn pool<T: Element>(x: &[T], row: usize, y: &mut [T], channels: usize, factor: f32) {
     for (at, y) in y.iter_mut().enumerate() {
         let left = at / channels * 2 * channels + at % channels;
         let right = left + channels;
-        *y = factor * (((x[left] + x[right]) + x[row + left]) + x[row + right]);
+        let [a, b, c, d] = [left, right, row + left, row + right].map(|at| x[at].widened());
+        *y = T::nearest(factor * (((a + b) + c) + d));
     }
 }
 
 /// Adjoint of [`pool`].
-pub(crate) fn unpool(gradient: &[f32], y: &mut [f32], row: usize, channels: usize, factor: f32) {
+pub(crate) fn unpool<T: Element>(gradient: &[T], y: &mut [T], row: usize, channels: usize, factor: f32) {
     for (at, gradient) in gradient.iter().enumerate() {
         let left = at / channels * 2 * channels + at % channels;
-        let value = factor * gradient;
+        let value = T::nearest(factor * gradient.widened());
         for at in [left, left + channels, row + left, row + left + channels] {
             y[at] = value;
         }
@@ -112,10 +128,12 @@ pub(crate) fn unpool(gradient: &[f32], y: &mut [f32], row: usize, channels: usiz
 }
 
 /// y = factor * sum over pixels of x.
-pub(crate) fn global_pool(x: &[f32], y: &mut [f32], factor: f32) {
+pub(crate) fn global_pool<T: Element>(x: &[T], y: &mut [f32], factor: f32) {
     y.fill(0.0);
     for pixel in x.chunks_exact(y.len()) {
-        accumulate(pixel, y);
+        for (y, x) in y.iter_mut().zip(pixel) {
+            *y += x.widened();
+        }
     }
     for y in y {
         *y *= factor;
@@ -123,10 +141,10 @@ pub(crate) fn global_pool(x: &[f32], y: &mut [f32], factor: f32) {
 }
 
 /// Every pixel of y = factor * x.
-pub(crate) fn spread(x: &[f32], y: &mut [f32], factor: f32) {
+pub(crate) fn spread<T: Element>(x: &[f32], y: &mut [T], factor: f32) {
     for pixel in y.chunks_exact_mut(x.len()) {
         for (y, x) in pixel.iter_mut().zip(x) {
-            *y = factor * x;
+            *y = T::nearest(factor * x);
         }
     }
 }

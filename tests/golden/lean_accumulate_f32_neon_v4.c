@@ -6,13 +6,13 @@
 #include "isa/neon.h"
 
 static inline __attribute__((always_inline)) void lanes_1(const LeanElementwiseArgs *a, uint64_t column) {
-  const V y = v_add(v_load(a->y + column), v_load(a->a + column));
-  v_store(a->y + column, y);
+  const V y = v_add(v_load((const float *)a->y + column), v_load((const float *)a->a + column));
+  v_store((float *)a->y + column, y);
 }
 
 static inline __attribute__((always_inline)) void edge(const LeanElementwiseArgs *a, uint64_t column, M mask) {
-  const V y = v_add(v_load_masked(a->y + column, mask), v_load_masked(a->a + column, mask));
-  v_store_masked(a->y + column, y, mask);
+  const V y = v_add(v_load_masked((const float *)a->y + column, mask), v_load_masked((const float *)a->a + column, mask));
+  v_store_masked((float *)a->y + column, y, mask);
 }
 
 /* Channels outermost: per-channel values and sums stay in registers. */

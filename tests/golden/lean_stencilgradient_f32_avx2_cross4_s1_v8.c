@@ -24,7 +24,8 @@ static __attribute__((noinline)) void sums_0(const LeanStencilGradientArgs *a, u
     south = v_load(ds + 3 * LEAN_PANEL);
   }
   for (uint64_t h = a->first; h < a->last; h++) {
-    const float *x = a->x + (int64_t)h * row_step + (int64_t)column, *g = a->g + (int64_t)h * row_step + (int64_t)column;
+    const int64_t start = (int64_t)h * row_step + (int64_t)column;
+    const float *x = (const float *)a->x + start, *g = (const float *)a->g + start;
     for (uint64_t w = 0; w < a->width; w++, x += step, g += step) {
       const V gradient = v_load_masked(g, mask);
       bias = v_add(bias, gradient);

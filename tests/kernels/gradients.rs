@@ -8,14 +8,50 @@ use crate::common::tolerance::{Case, Exact, compare_bits, compare_within_bound, 
 use crate::convolution::title;
 use crate::operators::convolution::{Convolution, Finish, Weights};
 use crate::operators::fill::{Fill, ROUNDED};
-use crate::operators::gradients::{matrix, stencil};
-use crate::operators::unmapped;
+use crate::operators::gradients::{self, Parts};
+use crate::operators::{typed, unmapped};
 use crate::subject::Subject;
+use half::bf16;
 use leanresnet::Stencil;
 use leanresnet::internals::kernel::gradient::{GRADIENT_FETCHES, WeightGradientCall};
 use leanresnet::internals::pack::PANEL;
 use leanresnet::internals::reference::{LeanWeights, Real, dense_weight_gradients, lean_weight_gradients};
 use std::ops::Range;
+
+fn is_bf16(subject: &Subject) -> bool {
+    subject.dtype == "bf16"
+}
+
+/// Values that the kernel's type can hold.
+fn held(subject: &Subject, mut values: Vec<f32>) -> Vec<f32> {
+    if is_bf16(subject) {
+        typed::rounded::<bf16>(&mut values);
+    }
+    values
+}
+
+/// Channels that the kernel's type takes.
+pub(crate) fn taken(subject: &Subject, inputs: usize, outputs: usize) -> (usize, usize) {
+    if is_bf16(subject) { (inputs.next_multiple_of(2), outputs.next_multiple_of(PANEL)) } else { (inputs, outputs) }
+}
+
+/// The gradient of the matrix on tensors of the kernel's type.
+pub(crate) fn matrix(subject: &Subject, problem: &Convolution, dy: &[f32], edge: Edge, parts: Parts) -> Result<Vec<f32>, String> {
+    let run = if is_bf16(subject) { gradients::matrix::<bf16> } else { gradients::matrix::<f32> };
+    run(subject.kernels, problem, dy, edge, parts)
+}
+
+/// The gradients of stencil and bias on tensors of the kernel's type.
+pub(crate) fn stencil(
+    subject: &Subject,
+    problem: &Convolution,
+    dy: &[f32],
+    edge: Edge,
+    parts: Parts,
+) -> Result<(Vec<f32>, Vec<f32>), String> {
+    let run = if is_bf16(subject) { gradients::stencil::<bf16> } else { gradients::stencil::<f32> };
+    run(subject.kernels, problem, dy, edge, parts)
+}
 
 /// Every image size, with input and output channels around vectors, tiles and panels, as 1x1, dense and lean convolutions.
 fn matrix_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
@@ -30,32 +66,43 @@ fn matrix_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolutio
         // Enough inputs for every remainder of the tile's rows; large kernels have few.
         let input = if geometry.0 == 7 { [1, 3][index % 2] } else { inputs[index % inputs.len()].max(1) };
         let output = outputs[(index / 3) % outputs.len()];
-        list.push(Convolution::dense(geometry, size, (input, output), Finish::NONE, fill, index as u64));
+        list.push(Convolution::dense(geometry, size, taken(subject, input, output), Finish::NONE, fill, index as u64));
     }
-    let lean = |(index, &c): (usize, &usize)| Convolution::lean(Stencil::Cross5, (2, 3, c), Finish::NONE, fill, index as u64);
+    let lean = |(index, &c): (usize, &usize)| {
+        let (_, c) = taken(subject, c, c);
+        Convolution::lean(Stencil::Cross5, (2, 3, c), Finish::NONE, fill, index as u64)
+    };
     list.extend(outputs.iter().enumerate().map(lean));
     // Every count of inputs that a block can have, for whole tiles of outputs and for the vectors after them.
     list.extend((1..=2 * rows + 1).flat_map(|inputs| {
         [subject.tile.channels, 2 * subject.tile.channels - 1]
-            .map(|outputs| Convolution::dense((1, 1), (2, 3), (inputs, outputs), Finish::NONE, fill, inputs as u64))
+            .map(|outputs| Convolution::dense((1, 1), (2, 3), taken(subject, inputs, outputs), Finish::NONE, fill, inputs as u64))
     }));
-    list.into_iter().step_by(step).collect()
+    list.into_iter().step_by(step).map(|problem| of_type(subject, problem)).collect()
 }
 
 fn stencil_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
     let counts = channel_counts(subject.tile);
     let sizes = [(1, 1), (1, 2), (2, 1), (1, 5), (5, 1), (2, 2), (3, 3), (4, 7), (6, 5)];
     let shapes: Vec<_> = sizes.iter().flat_map(|&(h, w)| counts.iter().map(move |&c| (h, w, c))).collect();
-    let problem = |(index, shape)| Convolution::lean(subject.stencil(), shape, Finish::NONE, fill, index as u64);
+    let problem = |(index, (h, w, c))| {
+        let (_, c) = taken(subject, c, c);
+        of_type(subject, Convolution::lean(subject.stencil(), (h, w, c), Finish::NONE, fill, index as u64))
+    };
     shapes.into_iter().enumerate().map(problem).step_by(step).collect()
 }
 
+/// The problem with inputs that the kernel's type can hold.
+pub(crate) fn of_type(subject: &Subject, problem: Convolution) -> Convolution {
+    Convolution { x: held(subject, problem.x.clone()), ..problem }
+}
+
 /// The gradient at the output; exact data leaves room for a sum over all pixels.
-pub(crate) fn output_gradient(problem: &Convolution, fill: Fill) -> Vec<f32> {
+pub(crate) fn output_gradient(subject: &Subject, problem: &Convolution, fill: Fill) -> Vec<f32> {
     let count = problem.output().elements();
     match fill {
         Fill::Exact => integers(31, count, 15),
-        _ => fill.weights(31, count, 1),
+        _ => held(subject, fill.weights(31, count, 1)),
     }
 }
 
@@ -102,9 +149,9 @@ fn exact_problems(problems: Vec<Convolution>) -> impl Iterator<Item = Convolutio
 
 pub(crate) fn matrix_exact(subject: &Subject) -> Result<(), String> {
     for (index, problem) in exact_problems(matrix_problems(subject, Fill::Exact, 1)).enumerate() {
-        let dy = output_gradient(&problem, Fill::Exact);
+        let dy = output_gradient(subject, &problem, Fill::Exact);
         let whole = 0..problem.output().h;
-        let actual = matrix(subject.kernels, &problem, &dy, EDGES[index % 2], &[whole])?;
+        let actual = matrix(subject, &problem, &dy, EDGES[index % 2], &[whole])?;
         let [expected, ..] = oracle(&problem, &widened(&problem.x), &widened(&dy));
         same(&title(subject, &problem), &actual, &expected.iter().map(|&value| value as f32).collect::<Vec<_>>())?;
     }
@@ -114,12 +161,12 @@ pub(crate) fn matrix_exact(subject: &Subject) -> Result<(), String> {
 pub(crate) fn matrix_bound(subject: &Subject) -> Result<(), String> {
     for fill in ROUNDED {
         for (index, problem) in matrix_problems(subject, fill, 4).into_iter().enumerate() {
-            let dy = output_gradient(&problem, fill);
+            let dy = output_gradient(subject, &problem, fill);
             let whole = 0..problem.output().h;
-            let actual = matrix(subject.kernels, &problem, &dy, EDGES[index % 2], &[whole])?;
+            let actual = matrix(subject, &problem, &dy, EDGES[index % 2], &[whole])?;
             let name = title(subject, &problem);
             within(&name, &problem, 0, &actual, &dy)?;
-            if subject.is_fused {
+            if subject.is_fused && !is_bf16(subject) {
                 let [expected, ..] = oracle(&problem, &problem.x, &dy);
                 same(&name, &actual, &expected)?;
             }
@@ -131,11 +178,11 @@ pub(crate) fn matrix_bound(subject: &Subject) -> Result<(), String> {
 /// Band by band with accumulation: the bits of one call, at both edges.
 pub(crate) fn matrix_parts(subject: &Subject) -> Result<(), String> {
     for problem in matrix_problems(subject, Fill::Uniform, 3) {
-        let dy = output_gradient(&problem, Fill::Uniform);
+        let dy = output_gradient(subject, &problem, Fill::Uniform);
         let height = problem.output().h;
-        let whole = matrix(subject.kernels, &problem, &dy, EDGES[0], std::slice::from_ref(&(0..height)))?;
+        let whole = matrix(subject, &problem, &dy, EDGES[0], std::slice::from_ref(&(0..height)))?;
         for (edge, parts) in parts(height) {
-            let actual = matrix(subject.kernels, &problem, &dy, edge, &parts)?;
+            let actual = matrix(subject, &problem, &dy, edge, &parts)?;
             same(&format!("{} in parts {parts:?}", title(subject, &problem)), &actual, &whole)?;
         }
     }
@@ -152,7 +199,7 @@ pub(crate) fn matrix_padding(subject: &Subject) -> Result<(), String> {
         let panel_step = k * PANEL;
         let mut dw = vec![0.0; channels.div_ceil(PANEL) * panel_step];
         let mut run = |pixels: usize, accumulate: bool| {
-            subject.kernels.weight_gradient.run(&mut WeightGradientCall {
+            subject.kernels.f32.weight_gradient.run(&mut WeightGradientCall {
                 x: &x,
                 x_step: k,
                 x_row: 0,
@@ -184,9 +231,8 @@ pub(crate) fn matrix_padding(subject: &Subject) -> Result<(), String> {
 
 pub(crate) fn stencil_exact(subject: &Subject) -> Result<(), String> {
     for (index, problem) in exact_problems(stencil_problems(subject, Fill::Exact, 1)).enumerate() {
-        let dy = output_gradient(&problem, Fill::Exact);
-        let (spatial, bias) =
-            stencil(subject.kernels, &problem, &dy, EDGES[index % 2], std::slice::from_ref(&(0..problem.input.h)))?;
+        let dy = output_gradient(subject, &problem, Fill::Exact);
+        let (spatial, bias) = stencil(subject, &problem, &dy, EDGES[index % 2], std::slice::from_ref(&(0..problem.input.h)))?;
         let [_, expected_spatial, expected_bias] = oracle(&problem, &widened(&problem.x), &widened(&dy));
         for (actual, expected) in [(spatial, expected_spatial), (bias, expected_bias)] {
             same(&title(subject, &problem), &actual, &expected.iter().map(|&value| value as f32).collect::<Vec<_>>())?;
@@ -198,13 +244,12 @@ pub(crate) fn stencil_exact(subject: &Subject) -> Result<(), String> {
 pub(crate) fn stencil_bound(subject: &Subject) -> Result<(), String> {
     for fill in ROUNDED {
         for (index, problem) in stencil_problems(subject, fill, 3).into_iter().enumerate() {
-            let dy = output_gradient(&problem, fill);
-            let (spatial, bias) =
-                stencil(subject.kernels, &problem, &dy, EDGES[index % 2], std::slice::from_ref(&(0..problem.input.h)))?;
+            let dy = output_gradient(subject, &problem, fill);
+            let (spatial, bias) = stencil(subject, &problem, &dy, EDGES[index % 2], std::slice::from_ref(&(0..problem.input.h)))?;
             let name = title(subject, &problem);
             within(&name, &problem, 1, &spatial, &dy)?;
             within(&name, &problem, 2, &bias, &dy)?;
-            if subject.is_fused {
+            if subject.is_fused && !is_bf16(subject) {
                 let [_, expected_spatial, expected_bias] = oracle(&problem, &problem.x, &dy);
                 same(&name, &spatial, &expected_spatial)?;
                 same(&name, &bias, &expected_bias)?;
@@ -217,11 +262,11 @@ pub(crate) fn stencil_bound(subject: &Subject) -> Result<(), String> {
 /// Ranges of rows with accumulation: the bits of one call; the rows beside a range are read, not summed.
 pub(crate) fn stencil_parts(subject: &Subject) -> Result<(), String> {
     for problem in stencil_problems(subject, Fill::Uniform, 1) {
-        let dy = output_gradient(&problem, Fill::Uniform);
+        let dy = output_gradient(subject, &problem, Fill::Uniform);
         let height = problem.input.h;
-        let whole = stencil(subject.kernels, &problem, &dy, EDGES[0], std::slice::from_ref(&(0..height)))?;
+        let whole = stencil(subject, &problem, &dy, EDGES[0], std::slice::from_ref(&(0..height)))?;
         for (edge, parts) in parts(height) {
-            let (spatial, bias) = stencil(subject.kernels, &problem, &dy, edge, &parts)?;
+            let (spatial, bias) = stencil(subject, &problem, &dy, edge, &parts)?;
             let name = format!("{} in parts {parts:?}", title(subject, &problem));
             same(&name, &spatial, &whole.0)?;
             same(&name, &bias, &whole.1)?;

@@ -37,7 +37,16 @@ fn families(op: &str, dtype: &str) -> &'static [(&'static str, Proof)] {
         "fused" | "dense" if dtype == "bf16" => {
             &[("exact", bf16::exact), ("bound", bf16::within_bound), ("guard", bf16::guard), ("special", bf16::special)]
         }
-        _ if dtype != "f32" => &[],
+        "gradientstatistics" if dtype == "bf16" => {
+            &[("exact", elementwise::exact), ("bound", elementwise::bound), ("special", special::elementwise)]
+        }
+        "weightgradient" if dtype == "bf16" => &[
+            ("exact", gradients::matrix_exact),
+            ("bound", gradients::matrix_bound),
+            ("special", special::weight_gradient),
+            ("parts", gradients::matrix_parts),
+        ],
+        "fused" | "dense" | "grouped" if dtype != "f32" => &[],
         "fused" => &[
             ("exact", convolution::lean_exact),
             ("bound", convolution::lean_bound),

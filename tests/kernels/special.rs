@@ -8,12 +8,10 @@ use crate::common::guard::EDGES;
 use crate::common::tolerance::{Case, compare_bits};
 use crate::convolution::{compare, title};
 use crate::elementwise;
-use crate::gradients::{oracle, output_gradient};
+use crate::gradients::{matrix, of_type, oracle, output_gradient, stencil, taken};
 use crate::operators::convolution::{Convolution, Finish, Weights};
 use crate::operators::elementwise::{Problem, WORDS};
 use crate::operators::fill::Fill;
-use crate::operators::gradients;
-use crate::operators::naive::{Reading, naive};
 use crate::operators::setup::{Place, run_whole};
 use crate::subject::Subject;
 use leanresnet::Stencil;
@@ -21,6 +19,13 @@ use std::slice::from_ref;
 
 /// NaN, infinities, zeros, subnormals of both signs.
 const SPECIALS: [f32; 7] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 0.0, 1e-40, -3e-45];
+
+/// Those that kernels of a type keep: products of bf16 that are subnormal are zero.
+fn specials(subject: &Subject) -> impl Iterator<Item = f32> {
+    let is_kept = |value: &f32| value.is_nan() || value.is_infinite() || *value == 0.0;
+    let all = subject.dtype == "f32";
+    SPECIALS.into_iter().filter(move |value| all || is_kept(value))
+}
 
 /// Positions at the ends, inside a vector, at its last lane, in its tail.
 fn positions(length: usize, lanes: usize) -> Vec<usize> {
@@ -111,27 +116,28 @@ fn zero_signs(subject: &Subject, problem: &Convolution) -> Result<(), String> {
 }
 
 pub(crate) fn weight_gradient(subject: &Subject) -> Result<(), String> {
-    let problem =
-        Convolution::dense((1, 1), (2, 3), (subject.tile.pixels + 1, subject.tile.lanes + 1), Finish::NONE, Fill::Exact, 1);
-    let specials = |problem: &Convolution, dy: &[f32], edge| {
-        let actual = gradients::matrix(subject.kernels, problem, dy, edge, from_ref(&(0..2)))?;
+    let channels = taken(subject, subject.tile.pixels + 1, subject.tile.lanes + 1);
+    let problem = of_type(subject, Convolution::dense((1, 1), (2, 3), channels, Finish::NONE, Fill::Exact, 1));
+    let proof = |problem: &Convolution, dy: &[f32], edge| {
+        let actual = matrix(subject, problem, dy, edge, from_ref(&(0..2)))?;
         let [expected, ..] = oracle(problem, &problem.x, dy);
         compare_bits(Case { kernel: &title(subject, problem), shape: &[expected.len()] }, &actual, &expected)
     };
-    each_special(&problem, subject.tile.lanes, specials)
+    each_special(subject, &problem, proof)
 }
 
 /// A tap outside the image adds nothing, so that a NaN there reaches no sum: the oracle's padding is left out by zero gradients.
 pub(crate) fn stencil_gradient(subject: &Subject) -> Result<(), String> {
-    let problem = Convolution::lean(subject.stencil(), (4, 4, subject.tile.lanes + 1), Finish::NONE, Fill::Exact, 1);
-    let specials = |problem: &Convolution, dy: &[f32], edge| {
-        let (spatial, bias) = gradients::stencil(subject.kernels, problem, dy, edge, from_ref(&(0..4)))?;
+    let (_, channels) = taken(subject, 1, subject.tile.lanes + 1);
+    let problem = of_type(subject, Convolution::lean(subject.stencil(), (4, 4, channels), Finish::NONE, Fill::Exact, 1));
+    let proof = |problem: &Convolution, dy: &[f32], edge| {
+        let (spatial, bias) = stencil(subject, problem, dy, edge, from_ref(&(0..4)))?;
         let (expected, expected_bias) = inside_only(problem, dy);
         let name = title(subject, problem);
         compare_bits(Case { kernel: &name, shape: &[expected.len()] }, &spatial, &expected)?;
         compare_bits(Case { kernel: &name, shape: &[bias.len()] }, &bias, &expected_bias)
     };
-    each_special(&problem, subject.tile.lanes, specials)
+    each_special(subject, &problem, proof)
 }
 
 /// The gradients of stencil and bias with nothing added outside the image.
@@ -158,12 +164,13 @@ fn inside_only(problem: &Convolution, dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
 
 /// A special value at each position of input and gradient in turn.
 fn each_special(
+    subject: &Subject,
     problem: &Convolution,
-    lanes: usize,
     proof: impl Fn(&Convolution, &[f32], crate::common::guard::Edge) -> Result<(), String>,
 ) -> Result<(), String> {
-    let dy = output_gradient(problem, Fill::Exact);
-    for special in SPECIALS {
+    let lanes = subject.tile.lanes;
+    let dy = output_gradient(subject, problem, Fill::Exact);
+    for special in specials(subject) {
         for at in positions(problem.x.len(), lanes) {
             let mut changed = problem.clone();
             changed.x[at] = special;
@@ -182,15 +189,17 @@ fn each_special(
 pub(crate) fn elementwise(subject: &Subject) -> Result<(), String> {
     let word = WORDS.into_iter().find(|word| *word == subject.op).ok_or("no elementwise operator")?;
     let proof = |changed: &Problem, at: usize, what: &str| {
-        let actual = changed.run(&subject.kernels.elementwise, EDGES[at % 2])?;
-        elementwise::compare(subject, changed, &actual, &naive::<f32>(changed, Reading::Values))
+        let actual = elementwise::run(subject, changed, EDGES[at % 2])?;
+        elementwise::compare(subject, changed, &actual, &elementwise::expected(subject, changed))
             .map_err(|message| format!("{what}: {message}"))
     };
     for variant in 0..4 {
-        let problem = Problem::new(word, 3, subject.tile.lanes + 2, variant, Fill::Exact, 5);
+        let (_, channels) = taken(subject, 1, subject.tile.lanes + 2);
+        let problem = elementwise::of_type(subject, Problem::new(word, 3, channels, variant, Fill::Exact, 5));
         for input in 0..problem.inputs.len() {
             for at in positions(problem.inputs[input].len(), subject.tile.lanes) {
-                for special in SPECIALS.into_iter().chain([1e-30, -9.9e-31]) {
+                let flushed = [1e-30, -9.9e-31].into_iter().filter(|_| subject.dtype == "f32");
+                for special in specials(subject).chain(flushed) {
                     let mut changed = problem.clone();
                     changed.inputs[input][at] = special;
                     proof(&changed, at, &format!("{special} at {at} of input {input}"))?;
@@ -216,7 +225,7 @@ pub(crate) fn mask(subject: &Subject) -> Result<(), String> {
     problem.inputs[0].fill(near_one);
     problem.inputs[2].fill(near_one);
     problem.inputs[3].fill(-(1.0 + 2.0 / 4096.0));
-    let actual = problem.run(&subject.kernels.elementwise, EDGES[0])?;
+    let actual = problem.run(&subject.kernels.f32.elementwise, EDGES[0])?;
     let passes = actual.values.iter().all(|value| *value != 0.0);
     if passes == subject.is_fused {
         return Ok(());

@@ -7,8 +7,9 @@ use crate::generator::name;
 use crate::generator::registry::Row;
 use crate::operators::has_fused_multiply_add;
 use leanresnet::internals::compiled;
-use leanresnet::internals::dispatch::Kernels;
+use leanresnet::internals::dispatch::{Kernels, KernelsOf};
 use leanresnet::internals::kernel::conv::ConvKernel;
+use leanresnet::internals::kernel::element::Element;
 use leanresnet::{Isa, Stencil};
 
 /// A kernel with what the tests must know of it.
@@ -72,13 +73,18 @@ impl Subject {
     /// The name of the kernel that the table holds for this operator, if it says.
     fn dispatched(&self) -> Option<&'static str> {
         match (self.op, self.stencil) {
-            ("fused", Some(stencil)) if self.dtype == "bf16" => Some(self.kernels.bf16.fused(stencil).name),
-            ("dense", _) if self.dtype == "bf16" => Some(self.kernels.bf16.dense.name),
-            ("fused", Some(stencil)) => Some(self.kernels.fused(stencil).name),
+            _ if self.dtype == "bf16" => self.dispatched_of(&self.kernels.bf16),
             ("grouped", _) => Some(self.kernels.grouped(Stencil::Cross5).name),
-            ("dense", _) => Some(self.kernels.dense.name),
-            ("weightgradient", _) => Some(self.kernels.weight_gradient.name),
-            ("stencilgradient", Some(stencil)) => Some(self.kernels.stencil_gradient(stencil).name),
+            _ => self.dispatched_of(&self.kernels.f32),
+        }
+    }
+
+    fn dispatched_of<T: Element>(&self, kernels: &KernelsOf<T>) -> Option<&'static str> {
+        match (self.op, self.stencil) {
+            ("fused", Some(stencil)) => Some(kernels.fused(stencil).name),
+            ("dense", _) => Some(kernels.dense.name),
+            ("weightgradient", _) => Some(kernels.weight_gradient.name),
+            ("stencilgradient", Some(stencil)) => Some(kernels.stencil_gradient(stencil).name),
             _ => None,
         }
     }
@@ -91,8 +97,8 @@ impl Subject {
     /// The convolution kernel.
     pub(crate) fn convolution(&self) -> ConvKernel {
         match self.stencil {
-            Some(stencil) => self.kernels.fused(stencil),
-            None => self.kernels.dense,
+            Some(stencil) => self.kernels.f32.fused(stencil),
+            None => self.kernels.f32.dense,
         }
     }
 }

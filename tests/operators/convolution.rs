@@ -138,8 +138,8 @@ impl Convolution {
     pub(crate) fn kernel(&self, kernels: &Kernels) -> ConvKernel {
         match &self.weights {
             Weights::Lean(stencil, weights) if weights.group_size > 1 => kernels.grouped(*stencil),
-            Weights::Lean(stencil, _) => kernels.fused(*stencil),
-            Weights::Dense(_) => kernels.dense,
+            Weights::Lean(stencil, _) => kernels.f32.fused(*stencil),
+            Weights::Dense(_) => kernels.f32.dense,
         }
     }
 

@@ -2,17 +2,20 @@
 #![forbid(unsafe_code)]
 
 use super::fill::Fill;
+use super::typed::{self, Typed, fresh, holding, of, of_mut};
 use crate::common::guard::{Edge, GuardedBuffer};
 use leanresnet::internals::kernel::elementwise::{Elementwise, MomentumStep};
+use std::any::Any;
 
 /// Their words in kernel names.
-pub(crate) const WORDS: [&str; 12] = [
+pub(crate) const WORDS: [&str; 13] = [
     "normalize",
     "statistics",
     "gradientstatistics",
     "normgradient",
     "relugradient",
     "accumulate",
+    "scale",
     "pool",
     "unpool",
     "globalpool",
@@ -61,7 +64,7 @@ impl Problem {
             "relugradient" | "momentum" => &[n, n, n],
             "accumulate" => &[n, n],
             "pool" => &[2 * Self::pool_row(pixels, channels) - SPARE * channels],
-            "unpool" | "globalpool" => &[n],
+            "scale" | "unpool" | "globalpool" => &[n],
             "spread" | "peak" => &[channels],
             _ => panic!("no operator `{word}`"),
         };
@@ -96,78 +99,110 @@ impl Problem {
         MomentumStep { learning_rate, momentum, weight_decay, gradient_factor, nesterov: self.relu }
     }
 
-    /// Runs the operator with every tensor flush against `edge`.
-    pub(crate) fn run(&self, kernels: &Elementwise, edge: Edge) -> Result<Outputs<f32>, String> {
-        let mut inputs: Vec<GuardedBuffer> = self.inputs.iter().map(|values| GuardedBuffer::from_slice(values, edge)).collect();
-        let n = self.pixels * self.channels;
-        let mut outputs = Vec::new();
-        let mut sums = Vec::new();
-        let fresh = |len| GuardedBuffer::new(len, edge);
-        match (self.word, &mut inputs[..]) {
-            ("normalize", [x, residual, scale, shift]) => {
-                outputs.push(fresh(n));
-                let residual = self.residual.then_some(&**residual);
-                kernels.normalize(x, residual, &mut outputs[0], (scale, shift), self.relu);
-            }
-            ("statistics", [x, shift]) => {
-                sums.extend([fresh(2 * self.channels), fresh(2 * self.channels)]);
-                let [sum, squares] = &mut sums[..] else { unreachable!("two sums") };
-                kernels.statistics(x, shift, doubles(sum), doubles(squares));
-            }
-            ("gradientstatistics", [x, gradient, scale, shift, mean]) => {
-                outputs.push(fresh(n));
-                sums.extend([fresh(2 * self.channels), fresh(2 * self.channels)]);
-                let [sum, products] = &mut sums[..] else { unreachable!("two sums") };
-                let to = (doubles(sum), doubles(products));
-                kernels.gradient_statistics(x, gradient, &mut outputs[0], (scale, shift, mean), self.relu, to);
-            }
-            ("normgradient", [x, gradient, p, q, r]) => {
-                outputs.push(fresh(n));
-                kernels.norm_gradient(x, gradient, &mut outputs[0], (p, q, r));
-            }
-            ("relugradient", [output, gradient, addend]) => {
-                outputs.push(fresh(n));
-                kernels.relu_gradient(output, gradient, self.residual.then_some(&**addend), &mut outputs[0]);
-            }
-            ("accumulate", [x, y]) => kernels.accumulate(x, y),
-            ("pool", [x]) => {
-                outputs.push(fresh(n));
-                let row = Self::pool_row(self.pixels, self.channels);
-                kernels.pool(x, row, &mut outputs[0], self.channels, self.factors[0]);
-            }
-            ("unpool", [gradient]) => {
-                let row = Self::pool_row(self.pixels, self.channels);
-                outputs.push(fresh(row + 2 * n));
-                kernels.unpool(gradient, &mut outputs[0], row, self.channels, self.factors[0]);
-            }
-            ("globalpool", [x]) => {
-                outputs.push(fresh(self.channels));
-                kernels.global_pool(x, &mut outputs[0], self.factors[0]);
-            }
-            ("spread", [x]) => {
-                outputs.push(fresh(n));
-                kernels.spread(x, &mut outputs[0], self.factors[0]);
-            }
-            ("momentum", [gradient, weights, velocity]) => kernels.momentum(gradient, weights, velocity, &self.step()),
-            ("peak", [y]) => kernels.peak((self.factors[0], self.factors[1]), self.pixels, y),
-            (word, _) => return Err(format!("no operator `{word}`")),
-        }
-        inputs.iter().chain(&outputs).chain(&sums).try_for_each(GuardedBuffer::check)?;
-        let updated = match self.word {
-            "accumulate" | "peak" => 1,
-            "momentum" => 2,
+    /// Inputs that are tensors of the kernel's type; the others are f32.
+    fn tensors(&self) -> usize {
+        match self.word {
+            "relugradient" => 3,
+            "normalize" | "gradientstatistics" | "normgradient" => 2,
+            "statistics" | "scale" | "pool" | "unpool" | "globalpool" => 1,
             _ => 0,
+        }
+    }
+
+    /// The same with inputs that a type can hold.
+    pub(crate) fn rounded<T: Typed>(mut self) -> Self {
+        let tensors = self.tensors();
+        self.inputs[..tensors].iter_mut().for_each(|values| typed::rounded::<T>(values));
+        self
+    }
+
+    /// Runs the operator with every tensor flush against `edge`.
+    pub(crate) fn run<T: Typed>(&self, kernels: &Elementwise<T>, edge: Edge) -> Result<Outputs<f32>, String> {
+        let of_type = |(at, values): (usize, &Vec<f32>)| {
+            if at < self.tensors() { holding::<T>(values, edge) } else { GuardedBuffer::from_slice(values, edge) }
         };
-        let (read, updated) = inputs.split_at(inputs.len() - updated);
-        for (buffer, values) in read.iter().zip(&self.inputs) {
-            let unchanged = buffer.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits());
-            if !unchanged {
+        let mut inputs: Vec<GuardedBuffer> = self.inputs.iter().enumerate().map(of_type).collect();
+        if let Some(kernels) = (kernels as &dyn Any).downcast_ref::<Elementwise>()
+            && self.update(kernels, &mut inputs)?
+        {
+            return Ok(Outputs {
+                values: inputs[self.read_only()..].iter().flat_map(|buffer| buffer.to_vec()).collect(),
+                sums: Vec::new(),
+            });
+        }
+        let n = self.pixels * self.channels;
+        let row = Self::pool_row(self.pixels, self.channels);
+        let (factor, length) = (self.factors[0], if self.word == "unpool" { row + 2 * n } else { n });
+        let mut output = match self.word {
+            "statistics" => fresh::<T>(0, edge),
+            "globalpool" => fresh::<f32>(self.channels, edge),
+            _ => fresh::<T>(length, edge),
+        };
+        let mut sums = [fresh::<f32>(2 * self.channels, edge), fresh::<f32>(2 * self.channels, edge)];
+        let has_sums = self.word.ends_with("statistics");
+        let y = &mut output;
+        {
+            let [sum, products] = &mut sums;
+            let sums = (doubles(sum), doubles(products));
+            match (self.word, &inputs[..]) {
+                ("normalize", [x, residual, scale, shift]) => {
+                    let residual = self.residual.then_some(of::<T>(residual));
+                    kernels.normalize(of(x), residual, of_mut(y), (scale, shift), self.relu);
+                }
+                ("statistics", [x, shift]) => kernels.statistics(of(x), shift, sums.0, sums.1),
+                ("gradientstatistics", [x, gradient, scale, shift, mean]) => {
+                    kernels.gradient_statistics(of(x), of(gradient), of_mut(y), (scale, shift, mean), self.relu, sums);
+                }
+                ("normgradient", [x, gradient, p, q, r]) => {
+                    kernels.norm_gradient(of(x), of(gradient), of_mut(y), (p, q, r));
+                }
+                ("relugradient", [output, gradient, addend]) => {
+                    kernels.relu_gradient(of(output), of(gradient), self.residual.then_some(of::<T>(addend)), of_mut(y));
+                }
+                ("scale", [x]) => kernels.scale(of(x), of_mut(y), factor),
+                ("pool", [x]) => kernels.pool(of(x), row, of_mut(y), self.channels, factor),
+                ("unpool", [gradient]) => kernels.unpool(of(gradient), of_mut(y), row, self.channels, factor),
+                ("globalpool", [x]) => kernels.global_pool(of(x), y, factor),
+                ("spread", [x]) => kernels.spread(x, of_mut(y), factor),
+                (word, _) => return Err(format!("no operator `{word}`")),
+            }
+        }
+        inputs.iter().chain([&output]).chain(&sums).try_for_each(GuardedBuffer::check)?;
+        for (at, (buffer, values)) in inputs.iter().zip(&self.inputs).enumerate() {
+            let before = of_type((at, values));
+            let is_same = buffer.iter().zip(before.iter()).all(|(a, b)| a.to_bits() == b.to_bits());
+            if !is_same {
                 return Err("an input was written".into());
             }
         }
-        let values = updated.iter().chain(&outputs).flat_map(|buffer| buffer.iter().copied()).collect();
-        let sums = sums.iter().flat_map(|buffer| bytemuck::cast_slice::<f32, f64>(buffer).iter().copied()).collect();
-        Ok(Outputs { values, sums })
+        let values = if self.word == "globalpool" { output.to_vec() } else { typed::widened::<T>(&output) };
+        let sums = sums.iter().filter(|_| has_sums).flat_map(|buffer| bytemuck::cast_slice::<f32, f64>(buffer).to_vec());
+        Ok(Outputs { values, sums: sums.collect() })
+    }
+
+    /// Inputs that are not updated.
+    fn read_only(&self) -> usize {
+        match self.word {
+            "peak" => 0,
+            _ => 1,
+        }
+    }
+
+    /// Runs an operator that changes its last inputs; false if it is none.
+    fn update(&self, kernels: &Elementwise, inputs: &mut [GuardedBuffer]) -> Result<bool, String> {
+        match (self.word, &mut *inputs) {
+            ("accumulate", [x, y]) => kernels.accumulate(x, y),
+            ("momentum", [gradient, weights, velocity]) => kernels.momentum(gradient, weights, velocity, &self.step()),
+            ("peak", [y]) => kernels.peak((self.factors[0], self.factors[1]), self.pixels, y),
+            _ => return Ok(false),
+        }
+        inputs.iter().try_for_each(GuardedBuffer::check)?;
+        for (buffer, values) in inputs[..self.read_only()].iter().zip(&self.inputs) {
+            if !buffer.iter().zip(values).all(|(a, b)| a.to_bits() == b.to_bits()) {
+                return Err("an input was written".into());
+            }
+        }
+        Ok(true)
     }
 
     /// Which input and which output lies at one pixel's channel; for messages and special values.

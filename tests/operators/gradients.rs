@@ -3,6 +3,7 @@
 
 use super::convolution::{Convolution, Weights};
 use super::setup::padded_band;
+use super::typed::{Typed, holding, of};
 use super::unmapped;
 use crate::common::guard::{Edge, GuardedBuffer};
 use leanresnet::internals::dispatch::Kernels;
@@ -14,7 +15,13 @@ use std::ops::Range;
 pub(crate) type Parts<'a> = &'a [Range<usize>];
 
 /// Gradient of the matrix, in the oracle's layout: lean [C out][C in], dense [outputs][inputs][kernel][kernel].
-pub(crate) fn matrix(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge: Edge, parts: Parts) -> Result<Vec<f32>, String> {
+pub(crate) fn matrix<T: Typed>(
+    kernels: &Kernels,
+    problem: &Convolution,
+    dy: &[f32],
+    edge: Edge,
+    parts: Parts,
+) -> Result<Vec<f32>, String> {
     let (input, output) = (problem.input, problem.output());
     let (side, stride) = match &problem.weights {
         Weights::Lean(..) => (1, 1),
@@ -22,19 +29,19 @@ pub(crate) fn matrix(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge:
     };
     let (height, width) = ((output.h - 1) * stride + side, (output.w - 1) * stride + side);
     let padding = -((side as isize - 1) / 2);
-    let band = GuardedBuffer::from_slice(&padded_band(&problem.x, input, (height, width), (padding, padding)), edge);
-    let g = GuardedBuffer::from_slice(dy, edge);
+    let band = holding::<T>(&padded_band(&problem.x, input, (height, width), (padding, padding)), edge);
+    let g = holding::<T>(dy, edge);
     let row_length = side * input.c;
     let panel_step = side * row_length * PANEL;
     let mut dw = GuardedBuffer::new(panels(output.c) * panel_step, edge);
     let (band_row, g_row) = (width * input.c, output.w * output.c);
     for (index, part) in parts.iter().enumerate() {
         for kernel_row in 0..side {
-            kernels.weight_gradient.run(&mut WeightGradientCall {
-                x: &band[(part.start * stride + kernel_row) * band_row..],
+            T::kernels(kernels).weight_gradient.run(&mut WeightGradientCall {
+                x: &of::<T>(&band)[(part.start * stride + kernel_row) * band_row..],
                 x_step: stride * input.c,
                 x_row: stride * band_row,
-                g: &g[part.start * g_row..part.end * g_row],
+                g: &of(&g)[part.start * g_row..part.end * g_row],
                 g_step: output.c,
                 g_row,
                 dw: &mut dw,
@@ -62,7 +69,7 @@ pub(crate) fn matrix(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge:
 }
 
 /// Gradients of the stencil, [taps][C], and of the bias, [C].
-pub(crate) fn stencil(
+pub(crate) fn stencil<T: Typed>(
     kernels: &Kernels,
     problem: &Convolution,
     dy: &[f32],
@@ -70,16 +77,16 @@ pub(crate) fn stencil(
     parts: Parts,
 ) -> Result<(Vec<f32>, Vec<f32>), String> {
     let Weights::Lean(stencil, _) = problem.weights else { return Err("a dense convolution has no stencil".into()) };
-    let kernel = kernels.stencil_gradient(stencil);
+    let kernel = T::kernels(kernels).stencil_gradient(stencil);
     let (shape, taps) = (problem.input, stencil.taps().len());
-    let (x, g) = (GuardedBuffer::from_slice(&problem.x, edge), GuardedBuffer::from_slice(dy, edge));
+    let (x, g) = (holding::<T>(&problem.x, edge), holding::<T>(dy, edge));
     let padded = panels(shape.c) * PANEL;
     let (mut dstencil, mut dbias) = (GuardedBuffer::new(padded * taps, edge), GuardedBuffer::new(padded, edge));
     for (index, rows) in parts.iter().enumerate() {
         kernel.run(&mut StencilGradientCall {
             stencil,
-            x: &x,
-            g: &g,
+            x: of::<T>(&x),
+            g: of(&g),
             dstencil: &mut dstencil,
             dbias: &mut dbias,
             rows: rows.clone(),

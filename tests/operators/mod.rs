@@ -11,6 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod naive;
 pub(crate) mod setup;
 pub(crate) mod transpose;
+pub(crate) mod typed;
 
 use leanresnet::Isa;
 use leanresnet::internals::kernel::upcoming::Upcoming;

@@ -57,6 +57,7 @@ pub(crate) fn naive<T: Real>(problem: &Problem, reading: Reading) -> Outputs<T> 
             if problem.residual { value + addend[at] } else { value }
         })),
         ("accumulate", [x, y]) => values.extend((0..n).map(|at| y[at] + x[at])),
+        ("scale", [x]) => values.extend(x.iter().map(|&x| x * factors[0])),
         ("pool", [x]) => {
             let row = Problem::pool_row(pixels, channels);
             values.extend((0..n).map(|at| {

@@ -17,7 +17,7 @@ use leanresnet::internals::reference::Shape;
 pub(crate) fn data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32], edge: Edge) -> Result<Vec<f32>, String> {
     match &problem.weights {
         Weights::Lean(stencil, weights) => {
-            let kernel = kernels.fused(*stencil);
+            let kernel = kernels.f32.fused(*stencil);
             let spatial = square(*stencil, 1, &weights.spatial);
             let packed = PackedWeights::lean_transposed(*stencil, problem.input.c, &spatial, &weights.pointwise);
             let Shape { h, w, c, .. } = problem.input;
@@ -61,7 +61,7 @@ fn dense_data_gradient(kernels: &Kernels, problem: &Convolution, dy: &[f32], edg
             first: 0,
         };
         let y = Target::new(&mut dx, layout);
-        kernels.dense.run(&mut ConvCall::new(&packed, band.source(), y, (height, width)));
+        kernels.f32.dense.run(&mut ConvCall::new(&packed, band.source(), y, (height, width)));
         band.check()?;
     }
     dx.check()?;

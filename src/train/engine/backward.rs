@@ -68,7 +68,7 @@ impl Step<'_> {
         let mut gradient = self.gradient_of(to).write(visit.image);
         let mut scratch = self.memory.scratch(visit.worker, Scratch::OutputGradient);
         let masked = &mut scratch[..gradient.len()];
-        self.kernels.elementwise.relu_gradient(&output, &gradient, None, masked);
+        self.kernels.f32.elementwise.relu_gradient(&output, &gradient, None, masked);
         gradient.copy_from_slice(masked);
     }
 
@@ -81,7 +81,7 @@ impl Step<'_> {
         let mut scratch = self.memory.scratch(visit.worker, Scratch::OutputGradient);
         let scaled = &mut scratch[..gradient.len()];
         // The whole image as one pixel.
-        self.kernels.elementwise.spread(&gradient, scaled, scale);
+        self.kernels.f32.elementwise.spread(&gradient, scaled, scale);
         use_gradient(scaled);
     }
 
@@ -94,7 +94,7 @@ impl Step<'_> {
         let (scale, shift, mean) = (norm.read(Values::Scale), norm.read(Values::Shift), norm.read(Values::Mean));
         let x = self.memory.tensors[raw].read(visit.image);
         let kept = &mut kept[..gradient.len()];
-        self.kernels.elementwise.gradient_statistics(&x, gradient, kept, (&scale, &shift, &mean), relu, (sum, products));
+        self.kernels.f32.elementwise.gradient_statistics(&x, gradient, kept, (&scale, &shift, &mean), relu, (sum, products));
     }
 
     fn activate_backward(&self, raw: Id, norm: Id, to: Id, pool: bool, visit: Visit) {
@@ -116,7 +116,7 @@ impl Step<'_> {
         }
         for (row, gradient) in gradient.chunks_exact(narrow.row()).enumerate() {
             let rows = &mut to[2 * row * wide.row()..(2 * row + 2) * wide.row()];
-            self.kernels.elementwise.unpool(gradient, rows, wide.row(), wide.channels, 0.25);
+            self.kernels.f32.elementwise.unpool(gradient, rows, wide.row(), wide.channels, 0.25);
         }
     }
 
@@ -146,7 +146,7 @@ impl Step<'_> {
                     let (p, q, r) =
                         (norm.read(Values::GradientFactor), norm.read(Values::InputFactor), norm.read(Values::Summand));
                     let kept = self.memory.raw_gradient.read(visit.image..visit.image + 1);
-                    self.kernels.elementwise.norm_gradient(
+                    self.kernels.f32.elementwise.norm_gradient(
                         &tensor.read(visit.image),
                         &kept[..gradient.len()],
                         gradient,
@@ -238,6 +238,6 @@ impl Step<'_> {
         );
         let pixels = self.memory.tensors[from].extent.pixels();
         let mut gradient = self.gradient_of(from).write(visit.image);
-        self.kernels.elementwise.spread(pixel_gradient, &mut gradient, 1.0 / pixels as f32);
+        self.kernels.f32.elementwise.spread(pixel_gradient, &mut gradient, 1.0 / pixels as f32);
     }
 }

@@ -57,7 +57,9 @@ impl Step<'_> {
                 let mut scratch = memory.scratch(visit.worker, Scratch::Input);
                 let activated = &mut scratch[..tensor.extent.elements()];
                 let x = tensor.read(visit.image);
-                self.with_map(norm, |scale, shift| self.kernels.elementwise.normalize(&x, None, activated, (scale, shift), true));
+                self.with_map(norm, |scale, shift| {
+                    self.kernels.f32.elementwise.normalize(&x, None, activated, (scale, shift), true);
+                });
                 use_input(activated, tensor.extent)
             }
             Input::Pooled(id) => {
@@ -65,7 +67,7 @@ impl Step<'_> {
                 let mut scratch = memory.scratch(visit.worker, Scratch::Input);
                 let extent = Extent::new(tensor.extent.height / 2, tensor.extent.width / 2, tensor.extent.channels);
                 let pooled = &mut scratch[..extent.elements()];
-                average_pool(&self.kernels.elementwise, &tensor.read(visit.image), tensor.extent, pooled);
+                average_pool(&self.kernels.f32.elementwise, &tensor.read(visit.image), tensor.extent, pooled);
                 use_input(pooled, extent)
             }
         }
@@ -147,7 +149,7 @@ impl Step<'_> {
                 }
                 let branch = &self.graph.norms[norm];
                 let map = (&branch.read(Values::BranchScale)[..], &branch.read(Values::BranchShift)[..]);
-                self.kernels.elementwise.normalize(result, Some(&residual), &mut y, map, relu);
+                self.kernels.f32.elementwise.normalize(result, Some(&residual), &mut y, map, relu);
             }
         }
     }
@@ -207,7 +209,7 @@ impl Step<'_> {
             let y = self.memory.tensors[raw].read(visit.image);
             let mut sums = self.memory.sums.write(visit.image..visit.image + 1);
             let (sum, squares) = sums[..2 * norm.channels].split_at_mut(norm.channels);
-            self.kernels.elementwise.statistics(&y, &y[..norm.channels], sum, squares);
+            self.kernels.f32.elementwise.statistics(&y, &y[..norm.channels], sum, squares);
         }
     }
 
@@ -219,10 +221,10 @@ impl Step<'_> {
             if pool {
                 let mut scratch = self.memory.scratch(visit.worker, Scratch::Input);
                 let activated = &mut scratch[..raw.extent.elements()];
-                self.kernels.elementwise.normalize(&x, None, activated, (scale, shift), true);
-                average_pool(&self.kernels.elementwise, activated, raw.extent, &mut y);
+                self.kernels.f32.elementwise.normalize(&x, None, activated, (scale, shift), true);
+                average_pool(&self.kernels.f32.elementwise, activated, raw.extent, &mut y);
             } else {
-                self.kernels.elementwise.normalize(&x, None, &mut y, (scale, shift), true);
+                self.kernels.f32.elementwise.normalize(&x, None, &mut y, (scale, shift), true);
             }
         });
     }
@@ -232,7 +234,7 @@ impl Step<'_> {
         let mut y = self.memory.tensors[to].write(visit.image);
         let norm = &self.graph.norms[norm];
         let map = (&norm.read(Values::BranchScale)[..], &norm.read(Values::BranchShift)[..]);
-        self.kernels.elementwise.normalize(&raw, Some(&residual), &mut y, map, relu);
+        self.kernels.f32.elementwise.normalize(&raw, Some(&residual), &mut y, map, relu);
     }
 
     fn head(&self, from: Id, conv: Id, visit: Visit) {
@@ -240,7 +242,7 @@ impl Step<'_> {
         let conv = &self.graph.convolutions[conv];
         let mut pooled = self.memory.pooled.write(visit.image..visit.image + 1);
         let pixel = &mut pooled[..conv.inputs];
-        self.kernels.elementwise.global_pool(&tensor.read(visit.image), pixel, 1.0 / tensor.extent.pixels() as f32);
+        self.kernels.f32.elementwise.global_pool(&tensor.read(visit.image), pixel, 1.0 / tensor.extent.pixels() as f32);
         let mut logits = self.memory.logits.write(visit.image..visit.image + 1);
         let pixel_extent = |channels| Extent::new(1, 1, channels);
         let (from, to) = (pixel_extent(conv.inputs), pixel_extent(conv.outputs()));

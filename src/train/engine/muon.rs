@@ -67,7 +67,7 @@ impl MuonStep {
             *momentum = flush(self.momentum * *momentum + gradient);
             direction[place] = if self.nesterov { gradient + self.momentum * *momentum } else { *momentum };
         }
-        workspace.orthogonalise(&kernels.dense, rows, columns);
+        workspace.orthogonalise(&kernels.f32.dense, rows, columns);
         let step = self.rate * (outputs as f32 / inputs as f32).max(1.0).sqrt();
         for (at, value) in values.iter_mut().enumerate() {
             if let Some(place) = place(at) {

@@ -144,7 +144,7 @@ impl NetworkExecutor {
     pub fn kernels(&self) -> Vec<(String, Vec<&'static str>)> {
         let kernels = |conv: &TrainedConvolution| {
             let matrix = conv.separated.as_ref().map(|_| conv.matrix_kernel().name);
-            let own = std::iter::once(conv.kernel.name).chain(matrix).chain([self.kernels.weight_gradient.name]);
+            let own = std::iter::once(conv.kernel.name).chain(matrix).chain([self.kernels.f32.weight_gradient.name]);
             own.chain(conv.stencil_gradient.map(|kernel| kernel.name)).collect()
         };
         self.graph.convolutions.iter().map(|conv| (conv.name.clone(), kernels(conv))).collect()

@@ -105,7 +105,7 @@ impl Rule {
     pub(crate) fn apply(&self, kernels: &Kernels, gradient: &[f32], values: &mut [f32], moments: &mut Moments, start: usize) {
         let range = start..start + values.len();
         match self {
-            Rule::Momentum(step) => kernels.elementwise.momentum(gradient, values, &mut moments.first[range], step),
+            Rule::Momentum(step) => kernels.f32.elementwise.momentum(gradient, values, &mut moments.first[range], step),
             Rule::Adam(step) => step.apply(gradient, values, &mut moments.first[range.clone()], &mut moments.second[range]),
         }
     }

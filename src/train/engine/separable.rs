@@ -32,8 +32,8 @@ impl Separated {
         let spatial = || PackedWeights::zeros(Some(stencil), 1, 0, channels);
         let pointwise = || PackedWeights::zeros(None, 1, channels, channels);
         Separated {
-            depthwise: kernels.fused(stencil),
-            dense: kernels.dense,
+            depthwise: kernels.f32.fused(stencil),
+            dense: kernels.f32.dense,
             spatial: spatial(),
             pointwise: pointwise(),
             spatial_transposed: spatial(),

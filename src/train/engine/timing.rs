@@ -159,7 +159,7 @@ impl Timer {
         let parts = forward.chain(backward).filter_map(|(op, part)| {
             let mut cost = Cost::new(graph, &graph.ops[op], part);
             if part == Part::Weights {
-                cost.kernel = Some(kernels.weight_gradient.name);
+                cost.kernel = Some(kernels.f32.weight_gradient.name);
             }
             let name = format!("{} {}", layer(graph, &graph.ops[op]), part.name());
             (cost.bytes > 0).then(|| entry(name, op * Part::ALL.len() + part as usize, cost))

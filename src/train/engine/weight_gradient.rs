@@ -111,7 +111,7 @@ impl Step<'_> {
         };
         match conv.kind {
             Kind::Lean(_) => {
-                self.kernels.weight_gradient.run(&mut call);
+                self.kernels.f32.weight_gradient.run(&mut call);
                 stencil_gradient(conv, (x, gradient), extent, (stencil, bias), accumulate);
             }
             Kind::Separable { .. } => {
@@ -120,7 +120,7 @@ impl Step<'_> {
                     separated.stencil(x, &mut scratch[..from.elements()], from);
                 }
                 call.x = &scratch;
-                self.kernels.weight_gradient.run(&mut call);
+                self.kernels.f32.weight_gradient.run(&mut call);
                 if let Some(between) = between {
                     // The sum of the gradient between the parts is no gradient of anything.
                     let mut unused = self.memory.channels(visit.worker);
@@ -144,7 +144,7 @@ impl Step<'_> {
                 for row in 0..side {
                     call.x = &x[row * padded_extent.row()..];
                     call.offset = row * conv.values.row_length * PANEL;
-                    self.kernels.weight_gradient.run(&mut call);
+                    self.kernels.f32.weight_gradient.run(&mut call);
                     call.upcoming = Default::default();
                 }
                 if conv.has_bias {
@@ -159,10 +159,10 @@ impl Step<'_> {
         if accumulate {
             let mut channels = self.memory.channels(visit.worker);
             let sum = &mut channels[..bias.len()];
-            self.kernels.elementwise.global_pool(gradient, sum, 1.0);
-            self.kernels.elementwise.accumulate(sum, bias);
+            self.kernels.f32.elementwise.global_pool(gradient, sum, 1.0);
+            self.kernels.f32.elementwise.accumulate(sum, bias);
         } else {
-            self.kernels.elementwise.global_pool(gradient, bias, 1.0);
+            self.kernels.f32.elementwise.global_pool(gradient, bias, 1.0);
         }
     }
 }

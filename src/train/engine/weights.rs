@@ -111,9 +111,9 @@ impl TrainedConvolution {
         needs_data_gradient: bool,
         kernels: &Kernels,
     ) -> Result<Self> {
-        let kernel = kind.stencil().map_or(kernels.dense, |stencil| kernels.fused(stencil));
+        let kernel = kind.stencil().map_or(kernels.f32.dense, |stencil| kernels.f32.fused(stencil));
         let trained_stencil = kind.stencil().filter(|_| !kind.is_shift());
-        let stencil_gradient = trained_stencil.map(|stencil| kernels.stencil_gradient(stencil));
+        let stencil_gradient = trained_stencil.map(|stencil| kernels.f32.stencil_gradient(stencil));
         let (values, transposed) = match kind {
             Kind::Lean(stencil) | Kind::Separable { stencil, .. } => {
                 let zeros = || PackedWeights::zeros(Some(stencil), 1, inputs, outputs);
@@ -212,7 +212,7 @@ impl TrainedConvolution {
         let length = gradient.len();
         gradient.copy_from_slice(&partial.read(0..1)[..length]);
         for chunk in 1..chunks {
-            kernels.elementwise.accumulate(&partial.read(chunk..chunk + 1)[..length], &mut gradient);
+            kernels.f32.elementwise.accumulate(&partial.read(chunk..chunk + 1)[..length], &mut gradient);
         }
     }
 
