@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use leanresnet::train::{Executor, NetworkExecutor, OptimizerConfig, TrainConfig, Update};
-use leanresnet::{Images, Isa, Pool, Precision, Session};
+use leanresnet::train::{Dtype, Executor, NetworkExecutor, OptimizerConfig, TrainConfig, Update};
+use leanresnet::{Images, Pool, Precision, Session};
 use networks::{Case, cases};
 
 /// The system's allocator, counting.
@@ -161,9 +161,10 @@ fn a_session_on_two_threads_allocates_what_the_pools_queue_takes_only() {
 }
 
 /// Allocations of this thread and of the workers in each of some steps.
-fn steps(case: &Case, optimizer: OptimizerConfig, pool: Pool, count: usize) -> Vec<(u64, u64)> {
+fn steps(case: &Case, (optimizer, dtype): (OptimizerConfig, Dtype), pool: Pool, count: usize) -> Vec<(u64, u64)> {
     let config = TrainConfig::default().with_ema(0.9).with_label_smoothing(case.smoothing).with_optimizer(optimizer);
-    let mut executor = NetworkExecutor::new(&case.network, &config, pool, Isa::active().unwrap()).unwrap();
+    let isa = Precision::from(dtype).isa().unwrap();
+    let mut executor = NetworkExecutor::new(&case.network, &config.with_dtype(dtype), pool, isa).unwrap();
     executor.set_model(&case.model()).unwrap();
     let (images, labels) = (case.images(case.batch), case.labels(case.batch));
     let step = || {
@@ -177,12 +178,16 @@ fn steps(case: &Case, optimizer: OptimizerConfig, pool: Pool, count: usize) -> V
     (0..count).map(|_| allocations(&mut step)).collect()
 }
 
+fn rules() -> [(OptimizerConfig, Dtype); 3] {
+    [(OptimizerConfig::sgd(), Dtype::F32), (OptimizerConfig::muon(), Dtype::F32), (OptimizerConfig::sgd(), Dtype::Bf16)]
+}
+
 #[test]
 fn training_allocates_at_its_first_step_only() {
     let _alone = alone();
     for case in cases() {
-        for optimizer in [OptimizerConfig::sgd(), OptimizerConfig::muon()] {
-            let counts = steps(&case, optimizer, Pool::inline(), 4);
+        for rule in rules() {
+            let counts = steps(&case, rule, Pool::inline(), 4);
             assert!(counts[0].0 > 0);
             assert!(counts[1..].iter().all(|(here, _)| *here == 0), "{}: {counts:?}", case.name);
         }
@@ -194,8 +199,8 @@ fn training_on_two_threads_allocates_what_the_pools_queue_takes_only() {
     let _alone = alone();
     let pool = two_threads();
     for case in cases().into_iter().step_by(5) {
-        for optimizer in [OptimizerConfig::sgd(), OptimizerConfig::muon()] {
-            let counts = &steps(&case, optimizer, pool.clone(), 60)[20..];
+        for rule in rules() {
+            let counts = &steps(&case, rule, pool.clone(), 60)[20..];
             // A step enters the pool twice: for the passes and for the update.
             let here: u64 = counts.iter().map(|(here, _)| here).sum();
             assert!(here <= of_entries(2 * 40), "{}: {counts:?}", case.name);
@@ -227,7 +232,7 @@ fn an_inline_pool_starts_no_thread() {
     let case = &cases()[0];
     for pool in [Pool::inline(), Pool::new(1).unwrap()] {
         session(case, pool.clone(), 4).run(images(case, &case.images(4), 4)).unwrap();
-        steps(case, OptimizerConfig::sgd(), pool, 1);
+        steps(case, (OptimizerConfig::sgd(), Dtype::F32), pool, 1);
     }
     std::thread::sleep(PATIENCE);
     assert_eq!(pool_threads(&before), 0, "threads were started");

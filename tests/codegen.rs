@@ -116,7 +116,7 @@ fn rows_that_cannot_work_are_refused_by_name() {
         (Row { dtype: "f64", ..dense }, "unknown type"),
         (Row { tile: (12, 16), ..bf16 }, "whole panels"),
         (Row { op: "grouped", spatial: None, ..bf16 }, "of f32 alone"),
-        (Row { op: "weightgradient", spatial: None, ..bf16 }, "of f32 alone"),
+        (Row { op: "momentum", spatial: None, ..bf16 }, "of f32 alone"),
         (Row { isa: "avx512", ..bf16 }, "lower precision"),
         (Row { isa: "avx512bf16", ..dense }, "lower precision"),
         (Row { tile: (0, 8), ..pool }, "their 4 lanes"),

@@ -1,4 +1,5 @@
-"""Times whole training steps of leanresnet and of PyTorch on the same networks, in f32, interleaved. README.md says how and why.
+"""Times whole training steps of leanresnet and of PyTorch on the same networks, interleaved: in f32, or with `--dtype bf16` in mixed
+precision, PyTorch by its autocast. README.md says how and why.
 
     python benches/peers/training.py --out DIR
 """
@@ -20,7 +21,7 @@ LAYOUTS = {"torch": "contiguous_format", "torch-channels-last": "channels_last"}
 CELLS = (("small", 64), ("base", 64), ("imagenet", 8), ("base", 128))
 
 
-def torch_step(preset: str, batch: int, threads: int, layout: str):
+def torch_step(preset: str, batch: int, threads: int, layout: str, dtype: str):
     """One step of PyTorch's eager mode: forward, cross-entropy, backward, SGD with Nesterov momentum."""
     import torch
 
@@ -37,7 +38,8 @@ def torch_step(preset: str, batch: int, threads: int, layout: str):
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
     def step():
-        loss = torch.nn.functional.cross_entropy(network(images), labels)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == "bf16"):
+            loss = torch.nn.functional.cross_entropy(network(images), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -46,7 +48,7 @@ def torch_step(preset: str, batch: int, threads: int, layout: str):
 
 
 def measure_torch(options):
-    step = torch_step(options.preset, options.batch, options.threads, LAYOUTS[options.engine])
+    step = torch_step(options.preset, options.batch, options.threads, LAYOUTS[options.engine], options.dtype)
 
     def repeat(times):
         for _ in range(times):
@@ -62,9 +64,10 @@ def measure_torch(options):
 def measure(engine: str, cell: tuple, options) -> dict:
     (preset, batch), threads = cell
     if engine != "leanresnet":
-        common = ["--preset", preset, "--batch", batch, "--threads", threads, "--seconds", options.seconds]
+        common = ["--preset", preset, "--batch", batch, "--threads", threads, "--seconds", options.seconds, "--dtype", options.dtype]
         return run_json([sys.executable, __file__, "--engine", engine, *common, "--tries", options.tries], threads)
     command = [options.leanresnet, "bench", "train", "--preset", preset, "--batch", batch, "--threads", threads, "--json"]
+    command += ["--dtype", options.dtype]
     return quiet.measured(lambda: run_json([*command, "--rounds", 1, "--seconds", options.seconds], threads), options.tries)
 
 
@@ -112,6 +115,7 @@ def main():
     add("--seconds", type=float, default=1.0, help="of each measurement")
     add("--tries", type=int, default=5, help="measurements that others disturbed are repeated so often")
     add("--cores", type=int, nargs="+", default=[1, 2], help="numbers of threads")
+    add("--dtype", choices=("f32", "bf16"), default="f32")
     add("--leanresnet", type=Path, default=OUR_PROGRAM)
     # A process that measures PyTorch once.
     add("--engine", choices=LAYOUTS, help=argparse.SUPPRESS)

@@ -19,8 +19,7 @@ use super::schedule::learning_rate;
 use crate::data::{Augmentation, BatchLoader, Dataset, SoftLabel};
 use crate::error::{Error, Result};
 use crate::exec::pool::Pool;
-use crate::isa::Isa;
-use crate::net::{Network, Preprocess};
+use crate::net::{Network, Precision, Preprocess};
 
 /// Images with what they show.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,7 +111,7 @@ impl Trainer {
     /// # Errors
     /// [`Error::Invalid`] for a configuration that cannot be used, [`Error::Isa`] if `LEANRESNET_ISA` names what cannot run here.
     pub fn new(network: &Network, config: TrainConfig) -> Result<Self> {
-        let executor = NetworkExecutor::new(network, &config, Pool::shared(), Isa::active()?)?;
+        let executor = NetworkExecutor::new(network, &config, Pool::shared(), Precision::from(config.dtype).isa()?)?;
         Self::with_executor(RunConfig::new(network.clone()).with_train(config), Box::new(executor))
     }
 

@@ -34,7 +34,7 @@ fn engine(case: &Case, model: &Model, isa: Isa) -> (f64, BTreeMap<String, Vec<f3
 }
 
 /// Mean loss and gradients of the same batch on the oracle.
-fn oracle<T: leanresnet::internals::reference::Real>(case: &Case, model: &Model) -> (f64, Tensors) {
+pub(crate) fn oracle<T: leanresnet::internals::reference::Real>(case: &Case, model: &Model) -> (f64, Tensors) {
     let oracle = Oracle::<T>::new(model, Mode::Training);
     let images: Vec<T> = case.images(case.batch).into_iter().map(|value| T::from_f64(f64::from(value))).collect();
     let shape = batch_shape(model, case.batch);

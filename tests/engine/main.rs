@@ -7,6 +7,7 @@ mod common;
 mod bits;
 mod divergence;
 mod gradients;
+mod mixed;
 mod networks;
 mod oracle;
 mod precision;

@@ -6,10 +6,10 @@ use std::path::Path;
 use leanresnet::data::{Augmentation, DataConfig, InMemory};
 use leanresnet::net::{Block, BlockForm};
 use leanresnet::train::{
-    Executor, NetworkExecutor, Observer, OptimizerConfig, RunConfig, ScheduleConfig, Silent, StateKind, StepReport, StopReason,
-    TrainConfig, Trainer,
+    Dtype, Executor, NetworkExecutor, Observer, OptimizerConfig, RunConfig, ScheduleConfig, Silent, StateKind, StepReport,
+    StopReason, TrainConfig, Trainer,
 };
-use leanresnet::{Isa, Network, Pool};
+use leanresnet::{Isa, Network, Pool, Precision};
 
 use crate::bits::equal_tiers;
 use crate::common::data::Random;
@@ -70,8 +70,16 @@ fn state(trainer: &Trainer) -> Vec<(StateKind, String, Vec<u32>)> {
     state
 }
 
+/// The tiers whose results have equal bits.
+fn tiers(dtype: Dtype) -> Vec<Isa> {
+    match dtype {
+        Dtype::Bf16 => vec![Precision::Bf16.isa().unwrap()],
+        _ => equal_tiers(),
+    }
+}
+
 fn stop_and_save(config: &RunConfig, steps: u64, folder: &Path) {
-    let mut first = trainer(config, 2, equal_tiers()[0]);
+    let mut first = trainer(config, 2, tiers(config.train.dtype)[0]);
     let report = first.fit(&images(), Some(&images()), &mut StopAfter(steps)).unwrap();
     assert_eq!((report.stopped, report.steps), (StopReason::Interrupted, steps));
     first.save(folder).unwrap();
@@ -80,13 +88,15 @@ fn stop_and_save(config: &RunConfig, steps: u64, folder: &Path) {
 #[test]
 fn a_resumed_run_has_the_bits_of_one_that_never_stopped() {
     let adam = [StateKind::AdamMean, StateKind::AdamSquare];
-    for (form, optimizer, moments) in [
-        (BlockForm::Residual, OptimizerConfig::sgd(), &[StateKind::Momentum][..]),
-        (BlockForm::Symmetric, OptimizerConfig::adamw(), &adam),
-        (BlockForm::Residual, OptimizerConfig::muon(), &[StateKind::Momentum]),
+    for (form, optimizer, dtype, moments) in [
+        (BlockForm::Residual, OptimizerConfig::sgd(), Dtype::F32, &[StateKind::Momentum][..]),
+        (BlockForm::Symmetric, OptimizerConfig::adamw(), Dtype::F32, &adam),
+        (BlockForm::Residual, OptimizerConfig::muon(), Dtype::F32, &[StateKind::Momentum]),
+        (BlockForm::Residual, OptimizerConfig::adamw(), Dtype::Bf16, &adam),
     ] {
-        let config = config(form, optimizer);
-        let mut whole = trainer(&config, 1, equal_tiers()[0]);
+        let mut config = config(form, optimizer);
+        config.train.dtype = dtype;
+        let mut whole = trainer(&config, 1, tiers(dtype)[0]);
         whole.fit(&images(), Some(&images()), &mut Silent).unwrap();
         let expected = state(&whole);
         for kind in StateKind::ALL {
@@ -96,7 +106,7 @@ fn a_resumed_run_has_the_bits_of_one_that_never_stopped() {
         for stop in [1, 3, STEPS, STEPS + 2, EPOCHS * STEPS - 1] {
             let folder = tempfile::tempdir().unwrap();
             stop_and_save(&config, stop, folder.path());
-            for isa in equal_tiers() {
+            for isa in tiers(dtype) {
                 let mut second = trainer(&config, 3, isa);
                 assert_eq!(second.resume(folder.path(), &mut Silent).unwrap().step, stop);
                 second.fit(&images(), Some(&images()), &mut Silent).unwrap();

@@ -72,7 +72,8 @@ pub(crate) fn bound(subject: &Subject) -> Result<(), String> {
     for (index, problem) in ROUNDED.into_iter().flat_map(|fill| problems(subject, fill)).enumerate() {
         let actual = run(subject, &problem, EDGES[index % 2])?;
         within(subject, &problem, &actual)?;
-        if subject.is_fused {
+        let sums_in_f32 = subject.dtype == "bf16" && subject.op.ends_with("statistics");
+        if subject.is_fused && !sums_in_f32 {
             compare(subject, &problem, &actual, &expected(subject, &problem))?;
         }
     }
@@ -95,7 +96,9 @@ fn within(subject: &Subject, problem: &Problem, actual: &Outputs<f32>) -> Result
     let exact = Exact { values: &exact_values, magnitudes: &exact_sizes, terms, roundings: terms + 3 + last };
     compare_within_bound(Case { kernel: &name, shape: &[kept.len()] }, &computed, &exact)?;
     for (at, (sum, size)) in values.sums.iter().zip(&sizes.sums).enumerate() {
-        let allowed = (problem.pixels + 3) as f64 * f64::EPSILON * size;
+        // Kernels of bf16 add up to 16 pixels in f32.
+        let in_f32 = if subject.dtype == "bf16" { 20.0 * f64::from(f32::EPSILON) } else { 0.0 };
+        let allowed = ((problem.pixels + 3) as f64 * f64::EPSILON + in_f32) * size;
         let error = (actual.sums[at] - sum).abs();
         if error > allowed || error.is_nan() {
             return Err(format!("{name}: sum {at}: got {}, expected {sum}, bound {allowed:e}", actual.sums[at]));

@@ -4,7 +4,8 @@
 use aligned_vec::AVec;
 use half::bf16;
 
-use super::{Aligned, PANEL, PackedWeights};
+use super::{PANEL, PackedWeights};
+use crate::kernel::element::Element;
 
 /// Where a channel of a panel lies among the panel's 32 values: all even channels first, so that two neighbours in a word of 32 bits go to
 /// the same place of two vectors.
@@ -23,35 +24,49 @@ impl PackedWeights {
     pub fn to_bf16(&self) -> PackedWeights<bf16> {
         assert!(self.row_length.is_multiple_of(2), "whole pairs");
         assert_eq!(self.group_size, 1, "no kernel of this type reads groups");
-        let mut matrix = AVec::from_iter(64, std::iter::repeat_n(bf16::ZERO, self.matrix.len()));
-        for (pair, values) in matrix.chunks_exact_mut(2 * PANEL).zip(self.matrix.chunks_exact(2 * PANEL)) {
-            for (at, value) in values.iter().enumerate() {
-                pair[2 * place(at % PANEL) + at / PANEL] = bf16::from_f32(*value);
-            }
-        }
-        PackedWeights {
+        let mut rounded = PackedWeights {
             stencil_kind: self.stencil_kind,
             group_size: 1,
             rows: self.rows,
             row_length: self.row_length,
             channels: self.channels.next_multiple_of(PANEL),
-            matrix,
-            stencil: in_order(&self.stencil),
-            bias: in_order(&self.bias),
-            scale: self.scale.as_ref().map(|(scale, shift)| (in_order(scale), in_order(shift))),
+            matrix: AVec::from_iter(64, std::iter::repeat_n(bf16::ZERO, self.matrix.len())),
+            stencil: self.stencil.clone(),
+            bias: self.bias.clone(),
+            scale: self.scale.clone(),
+        };
+        self.round_to(&mut rounded);
+        rounded
+    }
+
+    /// Writes the same weights, rounded, over those that [`PackedWeights::to_bf16`] made of weights of the same shape.
+    pub(crate) fn round_to(&self, rounded: &mut PackedWeights<bf16>) {
+        for (pair, values) in rounded.matrix.chunks_exact_mut(2 * PANEL).zip(self.matrix.chunks_exact(2 * PANEL)) {
+            // Two neighbouring channels of either input at a time, which go to the same place of two vectors.
+            let (first, second) = values.split_at(PANEL);
+            let (even, odd) = pair.split_at_mut(PANEL);
+            let inputs = first.chunks_exact(2).zip(second.chunks_exact(2));
+            for ((first, second), (even, odd)) in inputs.zip(even.chunks_exact_mut(2).zip(odd.chunks_exact_mut(2))) {
+                [even[0], even[1]] = [bf16::nearest(first[0]), bf16::nearest(second[0])];
+                [odd[0], odd[1]] = [bf16::nearest(first[1]), bf16::nearest(second[1])];
+            }
+        }
+        order(&self.stencil, &mut rounded.stencil);
+        order(&self.bias, &mut rounded.bias);
+        if let (Some((scale, shift)), Some((to_scale, to_shift))) = (&self.scale, &mut rounded.scale) {
+            order(scale, to_scale);
+            order(shift, to_shift);
         }
     }
 }
 
 /// Rows of 32 values, one per channel of a panel, in the order of [`place`].
-fn in_order(rows: &Aligned) -> Aligned {
-    let mut ordered = rows.clone();
+fn order(rows: &[f32], ordered: &mut [f32]) {
     for (to, from) in ordered.chunks_exact_mut(PANEL).zip(rows.chunks_exact(PANEL)) {
         for (channel, value) in from.iter().enumerate() {
             to[place(channel)] = *value;
         }
     }
-    ordered
 }
 
 #[cfg(test)]

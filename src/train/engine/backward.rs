@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::graph::{Id, Input, Op, Output};
+use super::kernel_weights::Trained;
 use super::memory::Scratch;
 use super::norm::Values;
 use super::step::{Pass, Step, normalised_input};
@@ -15,7 +16,7 @@ use crate::kernel::rows::Residual;
 /// The chunk whose partial gradients to add to, and whether this is its first image.
 pub(super) type Chunk = (usize, bool);
 
-impl Step<'_> {
+impl<T: Trained> Step<'_, T> {
     /// Runs the adjoint of one operator on one image.
     pub(super) fn backward(&self, op: usize, chunk: Chunk, visit: Visit) {
         self.begin(visit.worker, op);
@@ -58,7 +59,7 @@ impl Step<'_> {
     }
 
     /// The buffer with the gradient of a tensor that goes from block to block.
-    pub(super) fn gradient_of(&self, tensor: Id) -> &Activations {
+    pub(super) fn gradient_of(&self, tensor: Id) -> &Activations<T> {
         &self.memory.gradients[self.graph.tensors[tensor].stage]
     }
 
@@ -68,25 +69,24 @@ impl Step<'_> {
         let mut gradient = self.gradient_of(to).write(visit.image);
         let mut scratch = self.memory.scratch(visit.worker, Scratch::OutputGradient);
         let masked = &mut scratch[..gradient.len()];
-        self.kernels.f32.elementwise.relu_gradient(&output, &gradient, None, masked);
+        self.elementwise().relu_gradient(&output, &gradient, None, masked);
         gradient.copy_from_slice(masked);
     }
 
     /// Calls `use_gradient` with the gradient of `to`, times `scale`.
-    fn scaled_gradient(&self, to: Id, scale: f32, visit: Visit, use_gradient: impl FnOnce(&[f32])) {
+    fn scaled_gradient(&self, to: Id, scale: f32, visit: Visit, use_gradient: impl FnOnce(&[T])) {
         let gradient = self.gradient_of(to).read(visit.image);
         if scale == 1.0 {
             return use_gradient(&gradient);
         }
         let mut scratch = self.memory.scratch(visit.worker, Scratch::OutputGradient);
         let scaled = &mut scratch[..gradient.len()];
-        // The whole image as one pixel.
-        self.kernels.f32.elementwise.spread(&gradient, scaled, scale);
+        self.elementwise().scale(&gradient, scaled, scale);
         use_gradient(scaled);
     }
 
     /// Through the output of norm (and ReLU): keeps the masked gradient, and sums it for the norm.
-    fn norm_sums(&self, (raw, norm): (Id, Id), gradient: &[f32], relu: bool, visit: Visit) {
+    fn norm_sums(&self, (raw, norm): (Id, Id), gradient: &[T], relu: bool, visit: Visit) {
         let norm = &self.graph.norms[norm];
         let mut kept = self.memory.raw_gradient.write(visit.image..visit.image + 1);
         let mut sums = self.memory.sums.write(visit.image..visit.image + 1);
@@ -94,7 +94,7 @@ impl Step<'_> {
         let (scale, shift, mean) = (norm.read(Values::Scale), norm.read(Values::Shift), norm.read(Values::Mean));
         let x = self.memory.tensors[raw].read(visit.image);
         let kept = &mut kept[..gradient.len()];
-        self.kernels.f32.elementwise.gradient_statistics(&x, gradient, kept, (&scale, &shift, &mean), relu, (sum, products));
+        self.elementwise().gradient_statistics(&x, gradient, kept, (&scale, &shift, &mean), relu, (sum, products));
     }
 
     fn activate_backward(&self, raw: Id, norm: Id, to: Id, pool: bool, visit: Visit) {
@@ -110,13 +110,13 @@ impl Step<'_> {
     }
 
     /// Adjoint of the 2x2 average pool of a whole image; an odd last row or column gets 0.
-    fn unpool(&self, gradient: &[f32], narrow: Extent, to: &mut [f32], wide: Extent) {
+    fn unpool(&self, gradient: &[T], narrow: Extent, to: &mut [T], wide: Extent) {
         if wide.height % 2 + wide.width % 2 > 0 {
-            to.fill(0.0);
+            to.fill(T::default());
         }
         for (row, gradient) in gradient.chunks_exact(narrow.row()).enumerate() {
             let rows = &mut to[2 * row * wide.row()..(2 * row + 2) * wide.row()];
-            self.kernels.f32.elementwise.unpool(gradient, rows, wide.row(), wide.channels, 0.25);
+            self.elementwise().unpool(gradient, rows, wide.row(), wide.channels, 0.25);
         }
     }
 
@@ -146,12 +146,7 @@ impl Step<'_> {
                     let (p, q, r) =
                         (norm.read(Values::GradientFactor), norm.read(Values::InputFactor), norm.read(Values::Summand));
                     let kept = self.memory.raw_gradient.read(visit.image..visit.image + 1);
-                    self.kernels.f32.elementwise.norm_gradient(
-                        &tensor.read(visit.image),
-                        &kept[..gradient.len()],
-                        gradient,
-                        (&p, &q, &r),
-                    );
+                    self.elementwise().norm_gradient(&tensor.read(visit.image), &kept[..gradient.len()], gradient, (&p, &q, &r));
                 }
                 self.lap(visit.worker, Part::Gradient);
                 let between = self.between_gradient(weights, (gradient, tensor.extent), visit);
@@ -168,17 +163,17 @@ impl Step<'_> {
 
     fn data_gradient(
         &self,
-        conv: &TrainedConvolution,
+        conv: &TrainedConvolution<T>,
         transposed: bool,
         input: Input,
-        OutputGradient { values: gradient, extent, between }: OutputGradient<'_>,
+        OutputGradient { values: gradient, extent, between }: OutputGradient<'_, T>,
         past_block: bool,
         visit: Visit,
     ) {
-        let propagate = |y: &mut [f32], to: Extent, residual: Residual<'_>| {
+        let propagate = |y: &mut [T], to: Extent, residual: Residual<'_, T>| {
             if transposed {
                 let weights = conv.unbiased.as_ref().unwrap_or(&conv.values);
-                self.run_convolution(conv, weights, (gradient, extent), (y, to), residual, false, visit);
+                self.run_convolution(conv, weights.read(), (gradient, extent), (y, to), residual, false, visit);
             } else if let (Some(separated), Some(between)) = (&conv.separated, between) {
                 separated.stencil_transposed(between, y, to, residual, visit.ahead());
             } else {
@@ -212,32 +207,5 @@ impl Step<'_> {
                 self.lap(visit.worker, Part::Data);
             }
         }
-    }
-
-    fn head_backward(&self, from: Id, conv: Id, chunk: Chunk, visit: Visit) {
-        let id = conv;
-        let conv = &self.graph.convolutions[id];
-        let pooled = self.memory.pooled.read(visit.image..visit.image + 1);
-        let logits_gradient = self.memory.logits_gradient.read(visit.image..visit.image + 1);
-        let pixel = |channels| Extent::new(1, 1, channels);
-        self.weight_gradient(
-            id,
-            (&pooled[..conv.inputs], pixel(conv.inputs)),
-            OutputGradient { values: &logits_gradient, extent: pixel(conv.outputs()), between: None },
-            chunk,
-            visit.without_upcoming(),
-        );
-        let mut channels = self.memory.channels(visit.worker);
-        let pixel_gradient = &mut channels[..conv.inputs];
-        self.transpose(
-            conv,
-            (&logits_gradient, pixel(conv.outputs())),
-            (pixel_gradient, pixel(conv.inputs)),
-            Residual::None,
-            visit,
-        );
-        let pixels = self.memory.tensors[from].extent.pixels();
-        let mut gradient = self.gradient_of(from).write(visit.image);
-        self.kernels.f32.elementwise.spread(pixel_gradient, &mut gradient, 1.0 / pixels as f32);
     }
 }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::graph::{Id, Input, Op, Output};
+use super::kernel_weights::Trained;
 use super::memory::Scratch;
 use super::norm::Values;
 use super::step::{Pass, Step};
@@ -12,18 +13,19 @@ use crate::conv::pack::PackedWeights;
 use crate::exec::segment::{Convolution, average_pool};
 use crate::exec::tensor::{Extent, copy_rows_inside};
 use crate::kernel::conv::ConvCall;
+use crate::kernel::element::Element;
 use crate::kernel::rows::{Residual, Source};
 use crate::kernel::target::Target;
 use crate::kernel::upcoming::Ahead;
 
 /// A whole image into the inside of one with a border of zeros.
-pub(super) fn pad(from: &[f32], to: &mut [f32], extent: Extent) {
-    to.fill(0.0);
+pub(super) fn pad<T: Element>(from: &[T], to: &mut [T], extent: Extent) {
+    to.fill(T::default());
     let inside = extent.border * extent.row()..(extent.border + extent.height) * extent.row();
     copy_rows_inside(from, &mut to[inside], extent);
 }
 
-impl Step<'_> {
+impl<T: Trained> Step<'_, T> {
     /// Runs one operator on one image.
     pub(super) fn forward(&self, op: usize, pass: Pass, visit: Visit) {
         self.begin(visit.worker, op);
@@ -44,12 +46,15 @@ impl Step<'_> {
     }
 
     /// Calls `use_input` with the image that a convolution reads, without a border.
-    pub(super) fn with_input<R>(&self, input: Input, visit: Visit, use_input: impl FnOnce(&[f32], Extent) -> R) -> R {
+    pub(super) fn with_input<R>(&self, input: Input, visit: Visit, use_input: impl FnOnce(&[T], Extent) -> R) -> R {
         let memory = self.memory;
         match input {
             Input::Images => {
                 let extent = memory.input.with_border(0);
-                use_input(&self.images[visit.image * extent.elements()..(visit.image + 1) * extent.elements()], extent)
+                let values = extent.pixels() * self.channels;
+                let pixels = &self.images[visit.image * values..(visit.image + 1) * values];
+                let mut scratch = memory.scratch(visit.worker, Scratch::Input);
+                use_input(T::image(pixels, self.channels, &mut scratch), extent)
             }
             Input::Tensor(id) => use_input(&memory.tensors[id].read(visit.image), memory.tensors[id].extent),
             Input::Activated { raw, norm } => {
@@ -58,7 +63,7 @@ impl Step<'_> {
                 let activated = &mut scratch[..tensor.extent.elements()];
                 let x = tensor.read(visit.image);
                 self.with_map(norm, |scale, shift| {
-                    self.kernels.f32.elementwise.normalize(&x, None, activated, (scale, shift), true);
+                    self.elementwise().normalize(&x, None, activated, (scale, shift), true);
                 });
                 use_input(activated, tensor.extent)
             }
@@ -67,7 +72,7 @@ impl Step<'_> {
                 let mut scratch = memory.scratch(visit.worker, Scratch::Input);
                 let extent = Extent::new(tensor.extent.height / 2, tensor.extent.width / 2, tensor.extent.channels);
                 let pooled = &mut scratch[..extent.elements()];
-                average_pool(&self.kernels.f32.elementwise, &tensor.read(visit.image), tensor.extent, pooled);
+                average_pool(self.elementwise(), &tensor.read(visit.image), tensor.extent, pooled);
                 use_input(pooled, extent)
             }
         }
@@ -76,11 +81,11 @@ impl Step<'_> {
     /// y = (residual +) convolution of x on whole images; `x` without a border. Separable convolutions have weights of their own.
     pub(super) fn run_convolution(
         &self,
-        conv: &TrainedConvolution,
-        weights: &PackedWeights,
-        (x, from): (&[f32], Extent),
-        (y, to): (&mut [f32], Extent),
-        residual: Residual<'_>,
+        conv: &TrainedConvolution<T>,
+        weights: &PackedWeights<T>,
+        (x, from): (&[T], Extent),
+        (y, to): (&mut [T], Extent),
+        residual: Residual<'_, T>,
         relu: bool,
         visit: Visit,
     ) {
@@ -114,9 +119,9 @@ impl Step<'_> {
 
     fn convolve_input(
         &self,
-        conv: &TrainedConvolution,
+        conv: &TrainedConvolution<T>,
         transposed: bool,
-        (x, from): (&[f32], Extent),
+        (x, from): (&[T], Extent),
         output: Output,
         visit: Visit,
     ) {
@@ -127,7 +132,15 @@ impl Step<'_> {
                 if transposed {
                     self.transpose(conv, (x, from), (&mut y, tensor.extent), Residual::None, visit);
                 } else {
-                    self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), Residual::None, false, visit);
+                    self.run_convolution(
+                        conv,
+                        conv.values.read(),
+                        (x, from),
+                        (&mut y, tensor.extent),
+                        Residual::None,
+                        false,
+                        visit,
+                    );
                 }
             }
             Output::Sum { norm, x: residual, to, scale, relu } => {
@@ -136,7 +149,7 @@ impl Step<'_> {
                 let mut y = tensor.write(visit.image);
                 let addend = Residual::Rows(Source { data: &residual, layout: tensor.extent.layout() });
                 if scale == 1.0 && !transposed {
-                    self.run_convolution(conv, &conv.values, (x, from), (&mut y, tensor.extent), addend, relu, visit);
+                    self.run_convolution(conv, conv.values.read(), (x, from), (&mut y, tensor.extent), addend, relu, visit);
                     return;
                 }
                 // A scale or a transpose: the sum is a pass of its own over the image in cache.
@@ -145,11 +158,19 @@ impl Step<'_> {
                 if transposed {
                     self.transpose(conv, (x, from), (result, tensor.extent), Residual::None, visit);
                 } else {
-                    self.run_convolution(conv, &conv.values, (x, from), (result, tensor.extent), Residual::None, false, visit);
+                    self.run_convolution(
+                        conv,
+                        conv.values.read(),
+                        (x, from),
+                        (result, tensor.extent),
+                        Residual::None,
+                        false,
+                        visit,
+                    );
                 }
                 let branch = &self.graph.norms[norm];
                 let map = (&branch.read(Values::BranchScale)[..], &branch.read(Values::BranchShift)[..]);
-                self.kernels.f32.elementwise.normalize(result, Some(&residual), &mut y, map, relu);
+                self.elementwise().normalize(result, Some(&residual), &mut y, map, relu);
             }
         }
     }
@@ -157,16 +178,16 @@ impl Step<'_> {
     /// The transpose of a lean or dense convolution on a whole image: y (+)= L^T x.
     pub(super) fn transpose(
         &self,
-        conv: &TrainedConvolution,
-        (x, from): (&[f32], Extent),
-        (y, to): (&mut [f32], Extent),
-        residual: Residual<'_>,
+        conv: &TrainedConvolution<T>,
+        (x, from): (&[T], Extent),
+        (y, to): (&mut [T], Extent),
+        residual: Residual<'_, T>,
         visit: Visit,
     ) {
         let kernel = conv.kernel;
         if let Kind::Lean(_) = conv.kind {
             let plan = Convolution { kernel, input: from, output: to, stride: 1, relu: false };
-            plan.image(&conv.transposed, x, y, residual, visit.ahead());
+            plan.image(conv.transposed.read(), x, y, residual, visit.ahead());
             return;
         }
         let Kind::Dense { side, stride } = conv.kind else { return };
@@ -198,7 +219,7 @@ impl Step<'_> {
             y_layout.pixel_step = stride * to.channels;
             let (x, y) = (Source { data: padded, layout: x_layout }, Target::new(&mut *y, y_layout));
             let ahead = if index == 0 { visit.ahead() } else { Ahead::default() };
-            kernel.run(&mut ConvCall { residual, ahead, ..ConvCall::new(&phase.weights, x, y, (rows, width)) });
+            kernel.run(&mut ConvCall { residual, ahead, ..ConvCall::new(phase.weights.read(), x, y, (rows, width)) });
         }
     }
 
@@ -209,7 +230,10 @@ impl Step<'_> {
             let y = self.memory.tensors[raw].read(visit.image);
             let mut sums = self.memory.sums.write(visit.image..visit.image + 1);
             let (sum, squares) = sums[..2 * norm.channels].split_at_mut(norm.channels);
-            self.kernels.f32.elementwise.statistics(&y, &y[..norm.channels], sum, squares);
+            let mut shift = self.memory.channels(visit.worker);
+            let shift = &mut shift[..norm.channels];
+            shift.iter_mut().zip(&y[..]).for_each(|(to, from)| *to = from.widened());
+            self.elementwise().statistics(&y, shift, sum, squares);
         }
     }
 
@@ -221,10 +245,10 @@ impl Step<'_> {
             if pool {
                 let mut scratch = self.memory.scratch(visit.worker, Scratch::Input);
                 let activated = &mut scratch[..raw.extent.elements()];
-                self.kernels.f32.elementwise.normalize(&x, None, activated, (scale, shift), true);
-                average_pool(&self.kernels.f32.elementwise, activated, raw.extent, &mut y);
+                self.elementwise().normalize(&x, None, activated, (scale, shift), true);
+                average_pool(self.elementwise(), activated, raw.extent, &mut y);
             } else {
-                self.kernels.f32.elementwise.normalize(&x, None, &mut y, (scale, shift), true);
+                self.elementwise().normalize(&x, None, &mut y, (scale, shift), true);
             }
         });
     }
@@ -234,18 +258,6 @@ impl Step<'_> {
         let mut y = self.memory.tensors[to].write(visit.image);
         let norm = &self.graph.norms[norm];
         let map = (&norm.read(Values::BranchScale)[..], &norm.read(Values::BranchShift)[..]);
-        self.kernels.f32.elementwise.normalize(&raw, Some(&residual), &mut y, map, relu);
-    }
-
-    fn head(&self, from: Id, conv: Id, visit: Visit) {
-        let tensor = &self.memory.tensors[from];
-        let conv = &self.graph.convolutions[conv];
-        let mut pooled = self.memory.pooled.write(visit.image..visit.image + 1);
-        let pixel = &mut pooled[..conv.inputs];
-        self.kernels.f32.elementwise.global_pool(&tensor.read(visit.image), pixel, 1.0 / tensor.extent.pixels() as f32);
-        let mut logits = self.memory.logits.write(visit.image..visit.image + 1);
-        let pixel_extent = |channels| Extent::new(1, 1, channels);
-        let (from, to) = (pixel_extent(conv.inputs), pixel_extent(conv.outputs()));
-        self.run_convolution(conv, &conv.values, (pixel, from), (&mut logits, to), Residual::None, false, visit);
+        self.elementwise().normalize(&raw, Some(&residual), &mut y, map, relu);
     }
 }

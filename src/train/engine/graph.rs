@@ -1,6 +1,7 @@
 //! A network as training executes it: operators in forward order, each with the tensors it reads and writes.
 #![forbid(unsafe_code)]
 
+use super::kernel_weights::Trained;
 use super::norm::TrainedNorm;
 use super::weights::{Kind, TrainedConvolution};
 use crate::dispatch::Kernels;
@@ -55,14 +56,14 @@ pub(crate) struct GraphTensor {
 }
 
 /// Operators, tensors, weights and norms of a network.
-pub(crate) struct Graph {
+pub(crate) struct Graph<T: Trained> {
     pub(crate) ops: Vec<Op>,
     pub(crate) tensors: Vec<GraphTensor>,
-    pub(crate) convolutions: Vec<TrainedConvolution>,
+    pub(crate) convolutions: Vec<TrainedConvolution<T>>,
     pub(crate) norms: Vec<TrainedNorm>,
 }
 
-impl Graph {
+impl<T: Trained> Graph<T> {
     /// The graph of a network on the kernels that train it.
     pub(crate) fn new(network: &Network, kernels: &Kernels) -> Result<Self> {
         let graph = Graph { ops: Vec::new(), tensors: Vec::new(), convolutions: Vec::new(), norms: Vec::new() };
@@ -88,27 +89,33 @@ impl Graph {
     }
 }
 
-struct Builder<'a> {
-    network: &'a Network,
-    kernels: &'a Kernels,
-    graph: Graph,
+/// Channels that a tensor has for so many: those of a type come in groups.
+fn taken<T: Trained>(channels: usize) -> usize {
+    channels.next_multiple_of(T::CHANNELS_TOGETHER)
 }
 
-impl Builder<'_> {
-    fn run(mut self) -> Result<Graph> {
+struct Builder<'a, T: Trained> {
+    network: &'a Network,
+    kernels: &'a Kernels,
+    graph: Graph<T>,
+}
+
+impl<T: Trained> Builder<'_, T> {
+    fn run(mut self) -> Result<Graph<T>> {
         let sizes = self.network.stage_sizes();
         let stages = self.network.stages();
         let mut x = self.stem(sizes[0], stages[0].width)?;
+        let mut width = stages[0].width;
         for (index, stage) in stages.iter().enumerate() {
             if index > 0 {
-                x = self.connection(index, x, sizes[index], stage.width)?;
+                x = self.connection(index, x, sizes[index], (width, stage.width))?;
+                width = stage.width;
             }
             for block in 0..stage.blocks {
-                x = self.block(&format!("stages.{index}.{block}"), &stage.block, x)?;
+                x = self.block(&format!("stages.{index}.{block}"), &stage.block, x, width)?;
             }
         }
-        let (classes, width) = (self.network.classes(), self.tensor_of(x).extent.channels);
-        let conv = self.convolution("head", Kind::Dense { side: 1, stride: 1 }, (width, classes), true, true)?;
+        let conv = self.convolution("head", Kind::Linear, (width, self.network.classes()), true, true)?;
         self.graph.ops.push(Op::Head { from: x, conv });
         Ok(self.graph)
     }
@@ -142,13 +149,19 @@ impl Builder<'_> {
     /// A norm before a sum that takes it `scale` times.
     fn branch_norm(&mut self, name: &str, kind: Norm, channels: usize, scale: f32) -> Id {
         let (epsilon, momentum) = (self.network.norm_epsilon(), self.network.norm_momentum());
-        self.graph.norms.push(TrainedNorm::new(name, kind == Norm::Batch, channels, (epsilon, momentum), scale));
+        self.graph.norms.push(TrainedNorm::new(
+            name,
+            kind == Norm::Batch,
+            (channels, taken::<T>(channels)),
+            (epsilon, momentum),
+            scale,
+        ));
         self.graph.norms.len() - 1
     }
 
     fn stem(&mut self, [height, width]: [usize; 2], outputs: usize) -> Result<Id> {
         let stem = self.network.stem();
-        let extent = Extent::new(height, width, outputs);
+        let extent = Extent::new(height, width, taken::<T>(outputs));
         let kind = Kind::Dense { side: stem.kernel, stride: stem.stride };
         let conv = self.convolution("stem.conv", kind, (self.network.input()[0], outputs), stem.bias, false)?;
         let norm = self.norm("stem.norm", stem.norm, outputs);
@@ -158,16 +171,16 @@ impl Builder<'_> {
         Ok(to)
     }
 
-    fn connection(&mut self, stage: usize, x: Id, [height, width]: [usize; 2], outputs: usize) -> Result<Id> {
+    fn connection(&mut self, stage: usize, x: Id, [height, width]: [usize; 2], (inputs, outputs): (usize, usize)) -> Result<Id> {
         let (connection, from) = (self.network.connection(), self.tensor_of(x).extent);
         let name = format!("connections.{}", stage - 1);
         let stride = if connection.form == ConnectionForm::StridedConv { 2 } else { 1 };
         let kind = Kind::Dense { side: connection.form.kernel(), stride };
-        let conv = self.convolution(&format!("{name}.conv"), kind, (from.channels, outputs), connection.bias, true)?;
+        let conv = self.convolution(&format!("{name}.conv"), kind, (inputs, outputs), connection.bias, true)?;
         let norm = self.norm(&format!("{name}.norm"), connection.norm, outputs);
-        let extent = Extent::new(height, width, outputs);
+        let extent = Extent::new(height, width, taken::<T>(outputs));
         let pool_last = connection.form == ConnectionForm::ConvPool;
-        let raw_extent = if pool_last { Extent { channels: outputs, ..from } } else { extent };
+        let raw_extent = if pool_last { Extent { channels: extent.channels, ..from } } else { extent };
         let raw = self.tensor(raw_extent, stage);
         let to = self.tensor(extent, stage);
         let input = if connection.form == ConnectionForm::PoolConv { Input::Pooled(x) } else { Input::Tensor(x) };
@@ -176,9 +189,8 @@ impl Builder<'_> {
         Ok(to)
     }
 
-    fn block(&mut self, name: &str, block: &Block, x: Id) -> Result<Id> {
+    fn block(&mut self, name: &str, block: &Block, x: Id, width: usize) -> Result<Id> {
         let GraphTensor { extent, stage } = self.tensor_of(x);
-        let width = extent.channels;
         let kind = |index: usize| match (block.operator, block.stencil_of(index)) {
             (_, None) => Kind::Dense { side: 3, stride: 1 },
             (Operator::Lean | Operator::Dense, Some(stencil)) => Kind::Lean(stencil),

@@ -2,10 +2,11 @@
 //! PyTorch's names, and the transposes.
 #![forbid(unsafe_code)]
 
+use super::kernel_weights::Trained;
 use super::weights::{Kind, Phase, TrainedConvolution};
 use crate::conv::pack::{PANEL, PackedWeights};
 
-impl TrainedConvolution {
+impl<T: Trained> TrainedConvolution<T> {
     /// The values as one flat run.
     pub(crate) fn flat_values(&self) -> Vec<f32> {
         [&self.values.matrix, &self.values.stencil, &self.values.bias].into_iter().flat_map(|part| part.iter().copied()).collect()
@@ -14,12 +15,13 @@ impl TrainedConvolution {
     /// Sets the values from a flat run.
     pub(crate) fn set_flat_values(&mut self, flat: &[f32]) {
         let mut rest = flat;
-        for part in [&mut self.values.matrix, &mut self.values.stencil, &mut self.values.bias] {
+        let values = &mut *self.values;
+        for part in [&mut values.matrix, &mut values.stencil, &mut values.bias] {
             let (now, later) = rest.split_at(part.len());
             part.copy_from_slice(now);
             rest = later;
         }
-        self.transpose();
+        self.refresh();
     }
 
     /// The tensors of a flat run under PyTorch's names and shapes.
@@ -60,7 +62,7 @@ impl TrainedConvolution {
                     "pointwise.bias",
                 )
             }
-            Kind::Dense { .. } if self.name == "head" => (vec![("weight", vec![outputs, inputs])], "bias"),
+            Kind::Linear => (vec![("weight", vec![outputs, inputs])], "bias"),
             Kind::Dense { side, .. } => (vec![("weight", vec![outputs, inputs, side, side])], "bias"),
         };
         if self.has_bias {
@@ -82,10 +84,10 @@ impl TrainedConvolution {
                 let index = taps.iter().position(|other| *other == tap)?;
                 Some(matrix + (panel * taps.len() + index) * PANEL + lane)
             }
-            (Kind::Lean(_) | Kind::Separable { .. }, 1) => Some(matrix_row(at)),
+            (Kind::Lean(_) | Kind::Separable { .. }, 1) | (Kind::Linear, 0) => Some(matrix_row(at)),
             (Kind::Dense { side, .. }, 0) => {
                 let (input, row, column) = (at / (side * side), at / side % side, at % side);
-                Some(matrix_row((row * side + column) * self.inputs + input))
+                Some(matrix_row((row * side + column) * self.pixel + input))
             }
             _ => Some(matrix + stencil_length + output),
         }
@@ -95,7 +97,7 @@ impl TrainedConvolution {
 /// Exchanges inputs and outputs of the matrix and turns the stencil: tap t takes the weight of its opposite, the last but t.
 pub(super) fn transpose_lean(values: &PackedWeights, transposed: &mut PackedWeights, taps: usize) {
     let channels = values.channels;
-    let block = channels * PANEL;
+    let block = values.row_length * PANEL;
     for output in 0..channels {
         let (panel, lane) = (output / PANEL, output % PANEL);
         for input in 0..channels {
@@ -111,15 +113,20 @@ pub(super) fn transpose_lean(values: &PackedWeights, transposed: &mut PackedWeig
 }
 
 /// The weights of one phase of a dense convolution's transpose; see [`PackedWeights::dense_phase`].
-pub(super) fn transpose_phase(values: &PackedWeights, phase: &mut Phase, (inputs, side): (usize, usize)) {
-    let outputs = values.channels;
+///
+/// `pixel` and `output_pixel`: channels of a pixel of the input and of the output, of which those of the convolution are the first.
+pub(super) fn transpose_phase<T: Trained>(
+    values: &PackedWeights,
+    phase: &mut Phase<T>,
+    (inputs, pixel, output_pixel, side): (usize, usize, usize, usize),
+) {
     let (rows, columns) = &phase.taps;
-    let phase_rows = rows.len() * columns.len() * outputs;
+    let phase_rows = rows.len() * columns.len() * output_pixel;
     for (r, row) in rows.iter().enumerate() {
         for (c, column) in columns.iter().enumerate() {
-            for output in 0..outputs {
-                let from = (output / PANEL * side * side * inputs + (row * side + column) * inputs) * PANEL + output % PANEL;
-                let to_row = (r * columns.len() + c) * outputs + output;
+            for output in 0..values.channels {
+                let from = (output / PANEL * side * side * pixel + (row * side + column) * pixel) * PANEL + output % PANEL;
+                let to_row = (r * columns.len() + c) * output_pixel + output;
                 for input in 0..inputs {
                     let to = (input / PANEL * phase_rows + to_row) * PANEL + input % PANEL;
                     phase.weights.matrix[to] = values.matrix[from + input * PANEL];
@@ -136,7 +143,7 @@ mod tests {
     use crate::isa::Isa;
     use crate::stencil::Stencil;
 
-    fn numbered(kind: Kind, inputs: usize, outputs: usize) -> TrainedConvolution {
+    fn numbered(kind: Kind, inputs: usize, outputs: usize) -> TrainedConvolution<f32> {
         let mut conv =
             TrainedConvolution::new("layer", kind, (inputs, outputs), true, true, Kernels::of(Isa::Portable).unwrap()).unwrap();
         let mut flat = conv.flat_values();

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::graph::{Graph, Id, Op};
+use super::kernel_weights::Trained;
 use super::slots::Slots;
 use super::step::CHUNKS;
 use super::weights::{TrainedConvolution, flat_length};
@@ -27,7 +28,7 @@ pub(crate) enum Scratch {
 }
 
 /// Scratch images of a worker; the last two only where there are separable convolutions.
-fn scratch_images(graph: &Graph) -> usize {
+fn scratch_images<T: Trained>(graph: &Graph<T>) -> usize {
     if graph.convolutions.iter().any(|conv| conv.separated.is_some()) { 6 } else { 4 }
 }
 
@@ -47,13 +48,14 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new(graph: &Graph, [channels, height, width]: [usize; 3]) -> Self {
+    fn new<T: Trained>(graph: &Graph<T>, [channels, height, width]: [usize; 3]) -> Self {
         let side = |op: &Op| match *op {
             Op::Convolve { conv, .. } => graph.convolutions[conv].kind.side(),
             _ => 1,
         };
         let border = graph.ops.iter().map(side).max().unwrap_or(1);
-        let input = Extent::new(height, width, channels).with_border(side(&graph.ops[0]) / 2);
+        let taken = channels.next_multiple_of(T::INPUTS_TOGETHER);
+        let input = Extent::new(height, width, taken).with_border(side(&graph.ops[0]) / 2);
         let largest = |size: &dyn Fn(Extent) -> usize| graph.tensors.iter().map(|tensor| size(tensor.extent)).max().unwrap_or(0);
         let stages = graph.tensors.iter().map(|tensor| tensor.stage).max().map_or(0, |last| last + 1);
         // The last tensor of a stage is one that goes from block to block; raw ones of a connection can be larger.
@@ -74,18 +76,18 @@ impl Sizes {
 const PARTIALS: usize = 3;
 
 /// Elements of the longest flat run of weights.
-fn longest_run(graph: &Graph) -> usize {
+fn longest_run<T: Trained>(graph: &Graph<T>) -> usize {
     graph.convolutions.iter().map(|conv| flat_length(&conv.values)).max().unwrap_or(0)
 }
 
 /// The tensors of a slot with their extents.
-fn extents_of(graph: &Graph, slots: &Slots, slot: usize) -> Vec<(usize, Extent)> {
+fn extents_of<T: Trained>(graph: &Graph<T>, slots: &Slots, slot: usize) -> Vec<(usize, Extent)> {
     let tensors = graph.tensors.iter().enumerate().filter(|(tensor, _)| slots.of(*tensor) == slot);
     tensors.map(|(tensor, description)| (tensor, description.extent)).collect()
 }
 
 /// The graph's tensors, those of a slot in the same memory.
-fn tensors(graph: &Graph, slots: &Slots, images: usize) -> Vec<Activations> {
+fn tensors<T: Trained>(graph: &Graph<T>, slots: &Slots, images: usize) -> Vec<Activations<T>> {
     let mut made = Vec::new();
     for slot in 0..slots.len() {
         let (ids, extents): (Vec<usize>, Vec<Extent>) = extents_of(graph, slots, slot).into_iter().unzip();
@@ -101,23 +103,23 @@ fn channels(widest: usize, classes: usize) -> usize {
 }
 
 /// Buffers for a batch.
-pub(crate) struct Memory {
+pub(crate) struct Memory<T> {
     /// The graph's tensors.
-    pub(crate) tensors: Vec<Activations>,
+    pub(crate) tensors: Vec<Activations<T>>,
     /// Gradient of the tensors that go from block to block, one per stage.
-    pub(crate) gradients: Vec<Activations>,
+    pub(crate) gradients: Vec<Activations<T>>,
     /// Partial gradients of weights, a flat run per chunk of the batch. Those of a convolution are added up in the phase after they are
     /// complete, so that few convolutions need them at a time; they take turns.
     partials: [SharedBuffer<f32>; PARTIALS],
     /// Gradient of the raw tensor whose norm is being differentiated, before the norm's part: one flat image each.
-    pub(crate) raw_gradient: SharedBuffer<f32>,
+    pub(crate) raw_gradient: SharedBuffer<T>,
     /// Per image: two sums per channel.
     pub(crate) sums: SharedBuffer<f64>,
     /// Per image: the pooled pixel before the head.
     pub(crate) pooled: SharedBuffer<f32>,
     pub(crate) logits: SharedBuffer<f32>,
     pub(crate) logits_gradient: SharedBuffer<f32>,
-    scratch: SharedBuffer<f32>,
+    scratch: SharedBuffer<T>,
     scratch_images: usize,
     /// Per worker: a number per channel or class.
     channels: SharedBuffer<f32>,
@@ -125,8 +127,8 @@ pub(crate) struct Memory {
     pub(crate) input: Extent,
 }
 
-impl Memory {
-    pub(crate) fn new(graph: &Graph, slots: &Slots, input: [usize; 3], images: usize, workers: usize) -> Self {
+impl<T: Trained> Memory<T> {
+    pub(crate) fn new(graph: &Graph<T>, slots: &Slots, input: [usize; 3], images: usize, workers: usize) -> Self {
         let Sizes { input, padded, largest, widest, classes, stages } = Sizes::new(graph, input);
         Memory {
             tensors: tensors(graph, slots, images),
@@ -145,15 +147,15 @@ impl Memory {
     }
 
     /// Bytes that [`Memory::new`] takes, without the few that mark who borrows what.
-    pub(crate) fn bytes(graph: &Graph, slots: &Slots, input: [usize; 3], images: usize, workers: usize) -> usize {
+    pub(crate) fn bytes(graph: &Graph<T>, slots: &Slots, input: [usize; 3], images: usize, workers: usize) -> usize {
         let Sizes { padded, largest, widest, classes, stages, .. } = Sizes::new(graph, input);
         let most = |extents: Vec<(usize, Extent)>| extents.iter().map(|(_, extent)| extent.elements()).max().unwrap_or(0);
         let tensors: usize = (0..slots.len()).map(|slot| most(extents_of(graph, slots, slot))).sum();
         let gradients: usize = stages.iter().map(Extent::elements).sum();
-        let image = tensors + gradients + largest + widest + 2 * classes;
-        let worker = scratch_images(graph) * padded + channels(widest, classes);
+        let typed = images * (tensors + gradients + largest) + workers * scratch_images(graph) * padded;
         let partials = PARTIALS * CHUNKS * longest_run(graph);
-        size_of::<f32>() * (images * image + workers * worker + partials) + size_of::<f64>() * images * 2 * widest
+        let single = images * (widest + 2 * classes) + workers * channels(widest, classes) + partials;
+        size_of::<T>() * typed + size_of::<f32>() * single + size_of::<f64>() * images * 2 * widest
     }
 
     /// The partial gradients of a convolution, while its part of the backward pass is under way.
@@ -162,7 +164,7 @@ impl Memory {
     }
 
     /// One scratch image of a worker.
-    pub(crate) fn scratch(&self, worker: usize, scratch: Scratch) -> Write<'_, f32> {
+    pub(crate) fn scratch(&self, worker: usize, scratch: Scratch) -> Write<'_, T> {
         let tile = worker * self.scratch_images + scratch as usize;
         self.scratch.write(tile..tile + 1)
     }
@@ -184,7 +186,7 @@ mod tests {
     #[test]
     fn bytes_are_those_that_are_taken() {
         let network = Network::preset("small").unwrap();
-        let graph = Graph::new(&network, Kernels::of(Isa::Portable).unwrap()).unwrap();
+        let graph = Graph::<f32>::new(&network, Kernels::of(Isa::Portable).unwrap()).unwrap();
         let modes = [Recompute::None, Recompute::Block, Recompute::Stage];
         for (recompute, (images, workers)) in modes.into_iter().flat_map(|mode| [(1, 1), (5, 3)].map(|sizes| (mode, sizes))) {
             let slots = Slots::new(&graph, recompute);
@@ -193,7 +195,7 @@ mod tests {
             let tensors = (0..slots.len()).map(|slot| &memory.tensors[first(slot)]);
             let activations: usize = tensors.chain(&memory.gradients).map(Activations::bytes).sum();
             let Memory { partials, raw_gradient, sums, pooled, logits, logits_gradient, scratch, channels, .. } = &memory;
-            let images_of = [raw_gradient, pooled, logits, logits_gradient, scratch, channels].map(SharedBuffer::bytes);
+            let images_of = [raw_gradient, pooled, logits, logits_gradient, scratch, channels].map(SharedBuffer::<f32>::bytes);
             let partials: usize = partials.iter().map(SharedBuffer::bytes).sum();
             let taken = activations + partials + sums.bytes() + images_of.iter().sum::<usize>();
             let told = Memory::bytes(&graph, &slots, network.input(), images, workers);

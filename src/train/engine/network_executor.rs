@@ -1,110 +1,50 @@
 //! [`Executor`] for a [`Network`].
 #![forbid(unsafe_code)]
 
-use std::sync::Mutex;
-use std::time::Instant;
-
-use super::graph::Graph;
-use super::memory::Memory;
-use super::muon::{MuonStep, Workspaces};
-use super::norm::{TrainedNorm, Values};
-use super::rule::Rule;
-use super::slots::Slots;
-use super::step::{Phase, Step, phases};
-use super::timing::{Between, Timer};
-use super::weights::TrainedConvolution;
-use super::{finite, state};
+use super::typed_executor::{TypedExecutor, TypedNetworkExecutor};
 use crate::data::SoftLabel;
-use crate::dispatch::Kernels;
-use crate::error::{Error, Result};
+#[cfg(not(feature = "bf16"))]
+use crate::error::Error;
+use crate::error::Result;
 use crate::exec::pool::Pool;
-use crate::exec::region::Region;
 use crate::isa::Isa;
-use crate::net::{Images, LayerTiming, Model, Network, ParameterRole, Session, parameters};
-use crate::train::loss::{StepLoss, check_label};
-use crate::train::{Executor, GradientVisitor, OptimizerConfig, StateKind, StateVisitor, TrainConfig, Update};
+use crate::net::{LayerTiming, Model, Network};
+use crate::train::loss::StepLoss;
+use crate::train::{Dtype, Executor, GradientVisitor, StateKind, StateVisitor, TrainConfig, Update};
 
-/// Trains a network on the threads of a pool. Same bits for any number of threads and any instruction set with fused
+/// Trains a network on the threads of a pool. Same bits for any number of threads and, in f32, any instruction set with fused
 /// multiply-add.
+///
+/// With [`Dtype::Bf16`], activations, their gradients, and the matrices that convolutions read are bf16; weights, their gradients, stencils,
+/// the linear layer at the end, and all sums are f32, and evaluation is in f32.
 pub struct NetworkExecutor {
-    network: Network,
-    graph: Graph,
-    slots: Slots,
-    phases: Vec<Phase>,
-    memory: Option<Memory>,
-    /// Of Muon's matrices; none for other rules.
-    workspaces: Option<Workspaces>,
-    /// Images that `memory` holds.
-    capacity: usize,
-    /// Images of the last batch.
-    images: usize,
-    workers: usize,
-    region: Region,
-    pool: Pool,
-    kernels: &'static Kernels,
-    optimizer: OptimizerConfig,
-    label_smoothing: f64,
-    keeps_average: bool,
-    timer: Option<Timer>,
-    /// Evaluation, made from the state when it is asked for and dropped when the state changes.
-    session: Option<Session>,
+    executor: Box<dyn TypedNetworkExecutor>,
 }
-
-/// Images that an evaluation runs at a time.
-const EVALUATION_BATCH: usize = 64;
 
 impl NetworkExecutor {
     /// An executor with the initial weights of `config.seed`, the same as [`Model::random`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] for numbers of the optimiser that make no sense or a network that cannot be trained, [`Error::Isa`] for an instruction set that cannot run here.
+    /// [`Error::Invalid`](crate::Error::Invalid) for numbers of the optimiser that make no sense or a network that cannot be trained, [`Error::Isa`](crate::Error::Isa) for an instruction set that cannot run here.
+    /// [`Error::Invalid`](crate::Error::Invalid) for bf16 in a build without the feature `bf16`.
     pub fn new(network: &Network, config: &TrainConfig, pool: Pool, isa: Isa) -> Result<Self> {
-        config.optimizer.validate()?;
-        if let Some(stage) = network.stages().iter().find(|stage| stage.block.group_size != 1) {
-            return Err(Error::invalid("network.block.group_size: not supported yet in training", "1", stage.block.group_size));
-        }
-        let kernels = Kernels::of(isa)?;
-        let graph = Graph::new(network, kernels)?;
-        let workspaces = workspaces(&graph, &config.optimizer, pool.threads());
-        let mut executor = NetworkExecutor {
-            network: network.clone(),
-            phases: phases(&graph, config.recompute),
-            slots: Slots::new(&graph, config.recompute),
-            graph,
-            memory: None,
-            workspaces,
-            capacity: 0,
-            images: 0,
-            workers: 0,
-            region: Region::default(),
-            pool,
-            kernels,
-            optimizer: config.optimizer.clone(),
-            label_smoothing: config.label_smoothing,
-            keeps_average: config.ema > 0.0,
-            timer: None,
-            session: None,
+        let executor: Box<dyn TypedNetworkExecutor> = match config.dtype {
+            Dtype::F32 => Box::new(TypedExecutor::<f32>::new(network, config, pool, isa)?),
+            #[cfg(feature = "bf16")]
+            Dtype::Bf16 => Box::new(TypedExecutor::<half::bf16>::new(network, config, pool, isa)?),
+            #[cfg(not(feature = "bf16"))]
+            Dtype::Bf16 => return Err(without_bf16()),
         };
-        executor.set_model(&Model::random(network, config.seed))?;
-        Ok(executor)
+        Ok(NetworkExecutor { executor })
     }
 
     /// Replaces weights and running statistics by those of a model of the same network; the optimiser's memory and the moving average
     /// start again.
     ///
     /// # Errors
-    /// [`Error::Model`] if a tensor is missing or has another shape.
+    /// [`Error::Model`](crate::Error::Model) if a tensor is missing or has another shape.
     pub fn set_model(&mut self, model: &Model) -> Result<()> {
-        for parameter in parameters(&self.network).iter().filter(|parameter| parameter.role != ParameterRole::NumBatchesTracked) {
-            let Some((shape, values)) = model.tensor(&parameter.name) else {
-                return Err(Error::model("model", format!("tensor {}", parameter.name), "one, as the network has", "none"));
-            };
-            self.restore_state(StateKind::Model, &parameter.name, shape, values)?;
-        }
-        let keeps_average = self.keeps_average;
-        self.graph.convolutions.iter_mut().for_each(|conv| conv.restart(&self.optimizer, keeps_average));
-        self.graph.norms.iter_mut().for_each(|norm| norm.restart(&self.optimizer, keeps_average));
-        Ok(())
+        self.executor.set_model(model)
     }
 
     /// Calls `visit` with name, shape and values of the gradient of every trained tensor: that of the mean loss over the last batch
@@ -112,14 +52,14 @@ impl NetworkExecutor {
     ///
     /// Names and shapes are those of model files; the values of stencils are 0 outside of the stencil.
     pub fn visit_gradients(&self, visit: &mut GradientVisitor<'_>) {
-        state::visit_gradients(&self.graph, visit);
+        self.executor.visit_gradients(visit);
     }
 
     /// Keeps the time of every part of every layer from now on, for [`NetworkExecutor::timings`]; costs a step of
     /// `small` about a hundredth.
     #[must_use]
     pub fn with_timing(mut self) -> Self {
-        self.timer = Some(Timer::new(&self.graph));
+        self.executor.start_timing();
         self
     }
 
@@ -129,25 +69,18 @@ impl NetworkExecutor {
     /// computed again ([`Recompute`](crate::train::Recompute)) adds to the time of the forward parts, not to their multiply-adds.
     /// Empty without [`NetworkExecutor::with_timing`].
     pub fn timings(&self) -> Vec<LayerTiming> {
-        self.timer.as_ref().map_or_else(Vec::new, |timer| timer.timings(&self.graph, self.kernels, self.pool.threads()))
+        self.executor.timings()
     }
 
     /// Forgets the times so far.
     pub fn reset_timings(&mut self) {
-        if let Some(timer) = &mut self.timer {
-            timer.reset();
-        }
+        self.executor.reset_timings();
     }
 
     /// The kernels behind every convolution: layer, and those of its output (of a separable one, stencil and matrix), of the gradient of its
     /// matrix and, for a lean or separable one, of the gradient of its stencil.
     pub fn kernels(&self) -> Vec<(String, Vec<&'static str>)> {
-        let kernels = |conv: &TrainedConvolution| {
-            let matrix = conv.separated.as_ref().map(|_| conv.matrix_kernel().name);
-            let own = std::iter::once(conv.kernel.name).chain(matrix).chain([self.kernels.f32.weight_gradient.name]);
-            own.chain(conv.stencil_gradient.map(|kernel| kernel.name)).collect()
-        };
-        self.graph.convolutions.iter().map(|conv| (conv.name.clone(), kernels(conv))).collect()
+        self.executor.kernels()
     }
 
     /// Bytes that training with `threads` threads takes: activations of `config.batch` images (fewer with `config.recompute`), gradients,
@@ -157,173 +90,63 @@ impl NetworkExecutor {
     /// # Errors
     /// Those of [`NetworkExecutor::new`] for this network.
     pub fn training_bytes(network: &Network, config: &TrainConfig, threads: usize) -> Result<usize> {
-        let mut graph = Graph::new(network, Kernels::of(Isa::Portable)?)?;
-        graph.convolutions.iter_mut().for_each(|conv| conv.restart(&config.optimizer, config.ema > 0.0));
-        let weights: usize = graph.convolutions.iter().map(TrainedConvolution::bytes).sum();
-        let workspaces = workspaces(&graph, &config.optimizer, threads).as_ref().map_or(0, Workspaces::bytes);
-        let slots = Slots::new(&graph, config.recompute);
-        Ok(weights + workspaces + Memory::bytes(&graph, &slots, network.input(), config.batch, threads))
-    }
-
-    /// Makes room for a batch. Memory grows to the largest batch seen and stays.
-    fn prepare(&mut self, images: usize) {
-        let workers = self.pool.threads();
-        if images > self.capacity || workers > self.workers || self.memory.is_none() {
-            self.capacity = images.max(self.capacity);
-            self.workers = workers;
-            // Free the old buffers before the new ones are made.
-            self.memory = None;
-            self.memory = Some(Memory::new(&self.graph, &self.slots, self.network.input(), self.capacity, workers));
+        match config.dtype {
+            Dtype::F32 => TypedExecutor::<f32>::training_bytes(network, config, threads),
+            #[cfg(feature = "bf16")]
+            Dtype::Bf16 => TypedExecutor::<half::bf16>::training_bytes(network, config, threads),
+            #[cfg(not(feature = "bf16"))]
+            Dtype::Bf16 => Err(without_bf16()),
         }
-    }
-
-    fn check_images(&self, images: &[f32], count: usize) -> Result<()> {
-        let [channels, height, width] = self.network.input();
-        let values = count * channels * height * width;
-        if images.len() == values && count > 0 {
-            return Ok(());
-        }
-        let expected = match count {
-            0 => "at least one image".to_string(),
-            _ => format!("{values} values ({count} x {height} x {width} x {channels})"),
-        };
-        Err(Error::shape("images", expected, format!("{} values", images.len())))
-    }
-
-    /// The state that evaluation uses: the average where one is kept.
-    fn evaluated_model(&self) -> Result<Model> {
-        let wanted = if self.keeps_average { StateKind::Ema } else { StateKind::Model };
-        let mut tensors = Vec::new();
-        self.visit_state(&mut |kind, name, shape, values| {
-            if kind == wanted {
-                tensors.push((name.to_string(), shape.to_vec(), values.to_vec()));
-            }
-        });
-        Model::from_tensors(&self.network, tensors)
     }
 }
 
-/// Those of the matrices that the optimiser treats by a rule of their own; none for most optimisers.
-fn workspaces(graph: &Graph, optimizer: &OptimizerConfig, threads: usize) -> Option<Workspaces> {
-    matches!(optimizer, OptimizerConfig::Muon { .. }).then(|| {
-        let hidden = graph.convolutions.iter().filter(|conv| conv.is_hidden());
-        Workspaces::new(hidden.map(TrainedConvolution::matrix_shape), threads)
-    })
+#[cfg(not(feature = "bf16"))]
+fn without_bf16() -> Error {
+    Error::invalid("train.dtype", "f32, or a build with the feature `bf16`", "bf16")
 }
 
 impl Executor for NetworkExecutor {
     fn forward_backward(&mut self, images: &[f32], labels: &[SoftLabel]) -> Result<StepLoss> {
-        self.check_images(images, labels.len())?;
-        labels.iter().try_for_each(|label| check_label(label, self.network.classes()))?;
-        self.prepare(labels.len());
-        self.images = labels.len();
-        self.session = None;
-        if let Some(timer) = &mut self.timer {
-            timer.begin_step(labels.len(), self.workers);
-        }
-        let Some(memory) = &self.memory else {
-            return Err(Error::shape("batch", "memory for it", "none"));
-        };
-        let step = Step {
-            graph: &self.graph,
-            slots: &self.slots,
-            phases: &self.phases,
-            memory,
-            kernels: self.kernels,
-            images,
-            labels,
-            label_smoothing: self.label_smoothing,
-            loss: Mutex::new(Ok(StepLoss::default())),
-            timer: self.timer.as_ref(),
-        };
-        self.region.run(&self.pool, &step)?;
-        step.loss.into_inner().unwrap_or_else(|_| Err(Error::Panicked { message: "the loss was not computed".into() }))
+        self.executor.forward_backward(images, labels)
     }
 
     fn gradient_norm(&self) -> f64 {
-        let square = |values: &[f32]| values.iter().map(|value| f64::from(*value) * f64::from(*value)).sum::<f64>();
-        let convolution = |conv: &TrainedConvolution| {
-            let gradient = conv.gradient.read(0..1);
-            let trained = if conv.has_bias { gradient.len() } else { gradient.len() - conv.values.bias.len() };
-            square(&gradient[..trained])
-        };
-        let norm = |norm: &TrainedNorm| square(&norm.read(Values::WeightGradient)) + square(&norm.read(Values::BiasGradient));
-        let convolutions: f64 = self.graph.convolutions.iter().map(convolution).sum();
-        let norms: f64 = self.graph.norms.iter().filter(|norm| norm.active).map(norm).sum();
-        (convolutions + norms).sqrt()
+        self.executor.gradient_norm()
     }
 
     fn update(&mut self, update: &Update) -> Result<()> {
-        let start = Instant::now();
-        let rule = Rule::new(&self.optimizer, update);
-        let muon = MuonStep::new(&self.optimizer, update);
-        let muon = muon.as_ref().zip(self.workspaces.as_ref());
-        let (kernels, decay) = (self.kernels, update.average_decay.filter(|_| self.keeps_average));
-        let (convolutions, norms) = (&mut self.graph.convolutions, &mut self.graph.norms);
-        // Tensors are independent, so the order does not matter.
-        self.pool.try_for_each(&mut convolutions[..], |conv| {
-            conv.update(kernels, &rule, muon, decay);
-            Ok(())
-        })?;
-        for norm in norms {
-            norm.update(kernels, &rule, decay);
-        }
-        if let Some(timer) = &self.timer {
-            timer.add_for_all(Between::Update, start.elapsed(), self.pool.threads());
-        }
-        self.session = None;
-        Ok(())
+        self.executor.update(update)
     }
 
     fn forward(&mut self, images: &[f32], n: usize, logits: &mut [f32]) -> Result<()> {
-        self.check_images(images, n)?;
-        if logits.len() != n * self.classes() {
-            return Err(Error::shape("logits", n * self.classes(), logits.len()));
-        }
-        if self.session.is_none() {
-            let model = self.evaluated_model()?;
-            let builder = Session::builder(&model).pool(self.pool.clone()).max_batch(EVALUATION_BATCH).isa(self.kernels.isa);
-            self.session = Some(builder.build()?);
-        }
-        let [channels, height, width] = self.network.input();
-        if let Some(session) = &mut self.session {
-            let result = session.run(Images::nhwc_f32(images, [n, channels, height, width])?)?;
-            logits.copy_from_slice(result.as_slice());
-        }
-        Ok(())
+        self.executor.forward(images, n, logits)
     }
 
     fn visit_state(&self, visit: &mut StateVisitor<'_>) {
-        state::visit(&self.graph, self.keeps_average, visit);
+        self.executor.visit_state(visit);
     }
 
     fn restore_state(&mut self, kind: StateKind, name: &str, shape: &[usize], values: &[f32]) -> Result<()> {
-        self.session = None;
-        let is_kept = kind != StateKind::Ema || self.keeps_average;
-        if is_kept && state::restore(&mut self.graph, kind, name, shape, values) {
-            return Ok(());
-        }
-        let got = format!("{}.{name} of shape {shape:?} with {} values", kind.prefix(), values.len());
-        Err(Error::model("state", format!("tensor `{name}`"), "a tensor of the network", got))
+        self.executor.restore_state(kind, name, shape, values)
     }
 
     fn first_non_finite(&self) -> Option<String> {
-        finite::first_non_finite(&self.graph, self.memory.as_ref(), self.images)
+        self.executor.first_non_finite()
     }
 
     fn input(&self) -> [usize; 3] {
-        self.network.input()
+        self.executor.input()
     }
 
     fn classes(&self) -> usize {
-        self.network.classes()
+        self.executor.classes()
     }
 
     fn isa(&self) -> String {
-        self.kernels.isa.to_string()
+        self.executor.isa()
     }
 
     fn pool(&self) -> Pool {
-        self.pool.clone()
+        self.executor.pool()
     }
 }

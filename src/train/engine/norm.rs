@@ -5,6 +5,7 @@
 use super::rule::{Moments, Rule};
 use crate::dispatch::Kernels;
 use crate::exec::shared::{Read, SharedBuffer};
+use crate::kernel::element::Element;
 use crate::train::{OptimizerConfig, update_average};
 
 /// Values per channel that tasks of a step write or read; each is one tile.
@@ -50,6 +51,9 @@ impl NormParameter {
 pub(crate) struct TrainedNorm {
     pub(crate) name: String,
     pub(crate) active: bool,
+    /// Channels of the layer.
+    pub(crate) outputs: usize,
+    /// Channels of a pixel, which can have more: their values stay 0.
     pub(crate) channels: usize,
     epsilon: f64,
     momentum: f64,
@@ -67,10 +71,17 @@ pub(crate) struct TrainedNorm {
 const EXACT_TILES: usize = 4;
 
 impl TrainedNorm {
-    pub(crate) fn new(name: &str, active: bool, channels: usize, (epsilon, momentum): (f32, f32), branch: f32) -> Self {
+    pub(crate) fn new(
+        name: &str,
+        active: bool,
+        (outputs, channels): (usize, usize),
+        (epsilon, momentum): (f32, f32),
+        branch: f32,
+    ) -> Self {
         let norm = TrainedNorm {
             name: name.to_string(),
             active,
+            outputs,
             channels,
             epsilon: f64::from(epsilon),
             momentum: f64::from(momentum),
@@ -110,7 +121,7 @@ impl TrainedNorm {
     }
 
     /// Replaces the values of one kind by a function of channel and old value.
-    fn change(&self, values: Values, value: impl Fn(usize, f32) -> f32) {
+    pub(crate) fn change(&self, values: Values, value: impl Fn(usize, f32) -> f32) {
         let mut tile = self.values.write(values as usize..values as usize + 1);
         tile.iter_mut().enumerate().for_each(|(channel, to)| *to = value(channel, *to));
     }
@@ -118,7 +129,11 @@ impl TrainedNorm {
     /// Merges the images' statistics in their order and derives scale, shift and running statistics.
     ///
     /// `shift` gives the value that an image's sums are relative to; `sums` holds [sum | sum of squares] per image of `pixels`.
-    pub(crate) fn finish_statistics<'a>(&self, images: impl Iterator<Item = (Read<'a, f32>, Read<'a, f64>)>, pixels: usize) {
+    pub(crate) fn finish_statistics<'a, T: Element>(
+        &self,
+        images: impl Iterator<Item = (Read<'a, T>, Read<'a, f64>)>,
+        pixels: usize,
+    ) {
         if !self.active {
             return;
         }
@@ -132,7 +147,7 @@ impl TrainedNorm {
             let weight = count * share;
             for channel in 0..self.channels {
                 let (sum, sum_of_squares) = (sums[channel], sums[self.channels + channel]);
-                let image_mean = f64::from(shift[channel]) + sum / each;
+                let image_mean = f64::from(shift[channel].widened()) + sum / each;
                 let delta = image_mean - mean[channel];
                 mean[channel] += delta * share;
                 squares[channel] += (sum_of_squares - sum * sum / each) + delta * delta * weight;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::graph::{Graph, Id, Input, Op, Output};
+use super::kernel_weights::Trained;
 use crate::train::Recompute;
 
 /// What the tensors of one place have in common.
@@ -24,7 +25,7 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    pub(crate) fn new(graph: &Graph, recompute: Recompute) -> Self {
+    pub(crate) fn new<T: Trained>(graph: &Graph<T>, recompute: Recompute) -> Self {
         let places = places(graph, recompute);
         let mut distinct: Vec<Place> = Vec::new();
         for place in &places {
@@ -52,11 +53,11 @@ impl Slots {
 }
 
 /// True for the result of a connection's convolution that is pooled behind its norm.
-fn is_pooled(graph: &Graph, tensor: Id) -> bool {
+fn is_pooled<T: Trained>(graph: &Graph<T>, tensor: Id) -> bool {
     graph.ops.iter().any(|op| matches!(op, Op::Activate { raw, pool: true, .. } if *raw == tensor))
 }
 
-fn places(graph: &Graph, recompute: Recompute) -> Vec<Place> {
+fn places<T: Trained>(graph: &Graph<T>, recompute: Recompute) -> Vec<Place> {
     let mut places: Vec<Place> = (0..graph.tensors.len()).map(Place::Own).collect();
     if recompute == Recompute::None {
         return places;

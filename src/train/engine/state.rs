@@ -2,12 +2,13 @@
 #![forbid(unsafe_code)]
 
 use super::graph::Graph;
+use super::kernel_weights::Trained;
 use super::norm::{TrainedNorm, Values};
 use super::weights::TrainedConvolution;
 use crate::train::{GradientVisitor, StateKind, StateVisitor};
 
 /// Calls `visit` with every tensor of the state, the average's only where one is kept.
-pub(super) fn visit(graph: &Graph, keeps_average: bool, visit: &mut StateVisitor<'_>) {
+pub(super) fn visit<T: Trained>(graph: &Graph<T>, keeps_average: bool, visit: &mut StateVisitor<'_>) {
     for kind in StateKind::ALL {
         if kind == StateKind::Ema && !keeps_average {
             continue;
@@ -18,7 +19,7 @@ pub(super) fn visit(graph: &Graph, keeps_average: bool, visit: &mut StateVisitor
 }
 
 /// Calls `visit` with name, shape and values of every gradient.
-pub(super) fn visit_gradients(graph: &Graph, visit: &mut GradientVisitor<'_>) {
+pub(super) fn visit_gradients<T: Trained>(graph: &Graph<T>, visit: &mut GradientVisitor<'_>) {
     for conv in &graph.convolutions {
         for (name, shape, values) in conv.unpack(&conv.gradient.read(0..1)) {
             visit(&name, &shape, &values);
@@ -26,13 +27,13 @@ pub(super) fn visit_gradients(graph: &Graph, visit: &mut GradientVisitor<'_>) {
     }
     for norm in graph.norms.iter().filter(|norm| norm.active) {
         for (part, values) in [("weight", Values::WeightGradient), ("bias", Values::BiasGradient)] {
-            visit(&format!("{}.{part}", norm.name), &[norm.channels], &norm.read(values));
+            visit(&format!("{}.{part}", norm.name), &[norm.outputs], &norm.read(values)[..norm.outputs]);
         }
     }
 }
 
 /// Replaces one tensor of the state; false if there is none of this name, shape and number of values.
-pub(super) fn restore(graph: &mut Graph, kind: StateKind, name: &str, shape: &[usize], values: &[f32]) -> bool {
+pub(super) fn restore<T: Trained>(graph: &mut Graph<T>, kind: StateKind, name: &str, shape: &[usize], values: &[f32]) -> bool {
     if shape.iter().product::<usize>() != values.len() {
         return false;
     }
@@ -41,18 +42,18 @@ pub(super) fn restore(graph: &mut Graph, kind: StateKind, name: &str, shape: &[u
         return restore_convolution(conv, kind, (name, shape), values);
     }
     let norm = graph.norms.iter_mut().find(|norm| norm.active && norm.name == layer);
-    norm.is_some_and(|norm| shape == [norm.channels] && restore_norm(norm, kind, part, values))
+    norm.is_some_and(|norm| shape == [norm.outputs] && restore_norm(norm, kind, part, values))
 }
 
 /// The layer of the graph and the rest of a tensor's name.
-fn split_name<'a>(graph: &Graph, name: &'a str) -> Option<(&'a str, &'a str)> {
+fn split_name<'a, T: Trained>(graph: &Graph<T>, name: &'a str) -> Option<(&'a str, &'a str)> {
     let mut layers = graph.convolutions.iter().map(|conv| &conv.name).chain(graph.norms.iter().map(|norm| &norm.name));
     let rest = |layer: &String| name.strip_prefix(layer.as_str()).and_then(|rest| rest.strip_prefix('.'));
     layers.find_map(|layer| rest(layer).map(|part| (&name[..layer.len()], part)))
 }
 
 /// A flat run of one kind of a convolution's state; `None` if its optimiser has no such kind.
-fn flat_state(conv: &TrainedConvolution, kind: StateKind) -> Option<Vec<f32>> {
+fn flat_state<T: Trained>(conv: &TrainedConvolution<T>, kind: StateKind) -> Option<Vec<f32>> {
     match kind {
         StateKind::Model => Some(conv.flat_values()),
         StateKind::Ema => Some(conv.average.clone()),
@@ -60,14 +61,19 @@ fn flat_state(conv: &TrainedConvolution, kind: StateKind) -> Option<Vec<f32>> {
     }
 }
 
-fn visit_convolution(conv: &TrainedConvolution, kind: StateKind, visit: &mut StateVisitor<'_>) {
+fn visit_convolution<T: Trained>(conv: &TrainedConvolution<T>, kind: StateKind, visit: &mut StateVisitor<'_>) {
     let Some(flat) = flat_state(conv, kind) else { return };
     for (name, shape, values) in conv.unpack(&flat) {
         visit(kind, &name, &shape, &values);
     }
 }
 
-fn restore_convolution(conv: &mut TrainedConvolution, kind: StateKind, (name, shape): (&str, &[usize]), values: &[f32]) -> bool {
+fn restore_convolution<T: Trained>(
+    conv: &mut TrainedConvolution<T>,
+    kind: StateKind,
+    (name, shape): (&str, &[usize]),
+    values: &[f32],
+) -> bool {
     let Some(mut flat) = flat_state(conv, kind) else { return false };
     if !conv.pack(&mut flat, name, shape, values) {
         return false;
@@ -87,7 +93,7 @@ fn restore_convolution(conv: &mut TrainedConvolution, kind: StateKind, (name, sh
 const RUNNING: [(&str, Values); 2] = [("running_mean", Values::RunningMean), ("running_var", Values::RunningVariance)];
 
 fn visit_norm(norm: &TrainedNorm, kind: StateKind, visit: &mut StateVisitor<'_>) {
-    let shape = [norm.channels];
+    let shape = [norm.outputs];
     for (part, parameter) in [("weight", &norm.weight), ("bias", &norm.bias)] {
         let values = match kind {
             StateKind::Model => Some(&parameter.values[..]),
@@ -95,14 +101,14 @@ fn visit_norm(norm: &TrainedNorm, kind: StateKind, visit: &mut StateVisitor<'_>)
             StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => parameter.moments.of(kind),
         };
         if let Some(values) = values {
-            visit(kind, &format!("{}.{part}", norm.name), &shape, values);
+            visit(kind, &format!("{}.{part}", norm.name), &shape, &values[..norm.outputs]);
         }
     }
     for (index, (part, values)) in RUNNING.into_iter().enumerate() {
         let name = format!("{}.{part}", norm.name);
         match kind {
-            StateKind::Model => visit(kind, &name, &shape, &norm.read(values)),
-            StateKind::Ema => visit(kind, &name, &shape, &norm.running_average[index]),
+            StateKind::Model => visit(kind, &name, &shape, &norm.read(values)[..norm.outputs]),
+            StateKind::Ema => visit(kind, &name, &shape, &norm.running_average[index][..norm.outputs]),
             StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => {}
         }
     }
@@ -111,8 +117,8 @@ fn visit_norm(norm: &TrainedNorm, kind: StateKind, visit: &mut StateVisitor<'_>)
 fn restore_norm(norm: &mut TrainedNorm, kind: StateKind, part: &str, values: &[f32]) -> bool {
     if let Some(index) = RUNNING.iter().position(|(name, _)| *name == part) {
         match kind {
-            StateKind::Model => norm.set(RUNNING[index].1, |channel| values[channel]),
-            StateKind::Ema => norm.running_average[index].copy_from_slice(values),
+            StateKind::Model => norm.change(RUNNING[index].1, |channel, old| values.get(channel).copied().unwrap_or(old)),
+            StateKind::Ema => norm.running_average[index][..values.len()].copy_from_slice(values),
             StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => return false,
         }
         return true;
@@ -123,12 +129,12 @@ fn restore_norm(norm: &mut TrainedNorm, kind: StateKind, part: &str, values: &[f
         _ => return false,
     };
     match kind {
-        StateKind::Model => parameter.values.copy_from_slice(values),
+        StateKind::Model => parameter.values[..values.len()].copy_from_slice(values),
         StateKind::Momentum | StateKind::AdamMean | StateKind::AdamSquare => match parameter.moments.of_mut(kind) {
-            Some(moments) => moments.copy_from_slice(values),
+            Some(moments) => moments[..values.len()].copy_from_slice(values),
             None => return false,
         },
-        StateKind::Ema => parameter.average.copy_from_slice(values),
+        StateKind::Ema => parameter.average[..values.len()].copy_from_slice(values),
     }
     true
 }

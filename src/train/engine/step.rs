@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use super::graph::{Graph, Id, Op, Output};
+use super::kernel_weights::Trained;
 use super::memory::Memory;
 use super::norm::Values;
 use super::slots::Slots;
@@ -19,6 +20,7 @@ use crate::data::SoftLabel;
 use crate::dispatch::Kernels;
 use crate::error::Result;
 use crate::exec::region::Program;
+use crate::kernel::elementwise::Elementwise;
 use crate::train::Recompute;
 use crate::train::loss::{StepLoss, softmax_cross_entropy};
 
@@ -43,7 +45,7 @@ pub(crate) enum Phase {
 }
 
 /// The phases of a graph.
-pub(crate) fn phases(graph: &Graph, recompute: Recompute) -> Vec<Phase> {
+pub(crate) fn phases<T: Trained>(graph: &Graph<T>, recompute: Recompute) -> Vec<Phase> {
     let mut phases = Vec::new();
     let mut first = 0;
     for (index, op) in graph.ops.iter().enumerate() {
@@ -72,7 +74,7 @@ pub(crate) fn phases(graph: &Graph, recompute: Recompute) -> Vec<Phase> {
 }
 
 /// Convolutions whose first use is among some operators, so that the backward pass has been through all of their uses.
-fn completed(graph: &Graph, ops: Range<usize>) -> Vec<Id> {
+fn completed<T: Trained>(graph: &Graph<T>, ops: Range<usize>) -> Vec<Id> {
     let convolution = |op: &Op| match *op {
         Op::Convolve { conv, .. } | Op::Head { conv, .. } => Some(conv),
         Op::Activate { .. } | Op::AddNorm { .. } => None,
@@ -85,7 +87,7 @@ fn completed(graph: &Graph, ops: Range<usize>) -> Vec<Id> {
 
 /// Where the backward pass comes to a connection, the operator before `end`: the blocks of the stage before it, if they have to be
 /// computed again.
-fn recomputed_stage(graph: &Graph, recompute: Recompute, end: usize) -> Option<Phase> {
+fn recomputed_stage<T: Trained>(graph: &Graph<T>, recompute: Recompute, end: usize) -> Option<Phase> {
     let enters = |index: &usize| graph.enters_stage(&graph.ops[*index]);
     let connection = end.checked_sub(1).filter(|last| recompute == Recompute::Stage && *last > 0 && enters(last))?;
     // The stage's own entrance and the norm and ReLU behind it are kept.
@@ -111,13 +113,15 @@ pub(super) enum Pass {
 }
 
 /// A step on one batch.
-pub(crate) struct Step<'a> {
-    pub(crate) graph: &'a Graph,
+pub(crate) struct Step<'a, T: Trained> {
+    pub(crate) graph: &'a Graph<T>,
     pub(crate) slots: &'a Slots,
     pub(crate) phases: &'a [Phase],
-    pub(crate) memory: &'a Memory,
+    pub(crate) memory: &'a Memory<T>,
     pub(crate) kernels: &'static Kernels,
     pub(crate) images: &'a [f32],
+    /// Channels of the images.
+    pub(crate) channels: usize,
     pub(crate) labels: &'a [SoftLabel],
     pub(crate) label_smoothing: f64,
     /// The loss, once its phase has run.
@@ -125,7 +129,12 @@ pub(crate) struct Step<'a> {
     pub(super) timer: Option<&'a Timer>,
 }
 
-impl Step<'_> {
+impl<T: Trained> Step<'_, T> {
+    /// The operators that work value by value.
+    pub(super) fn elementwise(&self) -> &'static Elementwise<T> {
+        &T::kernels(self.kernels).elementwise
+    }
+
     /// Images of the batch.
     pub(crate) fn count(&self) -> usize {
         self.labels.len()
@@ -197,7 +206,7 @@ impl Step<'_> {
     }
 }
 
-impl Program for Step<'_> {
+impl<T: Trained> Program for Step<'_, T> {
     fn phases(&self) -> usize {
         self.phases.len()
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::graph::{Graph, Id, Input, Op, Output};
+use super::kernel_weights::Trained;
 use super::weights::TrainedConvolution;
 use crate::dispatch::Kernels;
 use crate::net::LayerTiming;
@@ -84,7 +85,7 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    pub(super) fn new(graph: &Graph) -> Self {
+    pub(super) fn new<T: Trained>(graph: &Graph<T>) -> Self {
         let clocks = graph.ops.len() * Part::ALL.len() + Between::ALL.len();
         Timer {
             start: Instant::now(),
@@ -142,7 +143,7 @@ impl Timer {
     }
 
     /// One entry per part that took time: the forward pass, the backward pass, what lies between.
-    pub(super) fn timings(&self, graph: &Graph, kernels: &Kernels, threads: usize) -> Vec<LayerTiming> {
+    pub(super) fn timings<T: Trained>(&self, graph: &Graph<T>, kernels: &Kernels, threads: usize) -> Vec<LayerTiming> {
         let forward = (0..graph.ops.len()).flat_map(|op| Part::ALL[..Part::FORWARD].iter().map(move |part| (op, *part)));
         let backward = (0..graph.ops.len()).rev().flat_map(|op| Part::ALL[Part::FORWARD..].iter().map(move |part| (op, *part)));
         let entry = |name: String, clock: usize, cost: Cost| LayerTiming {
@@ -159,7 +160,7 @@ impl Timer {
         let parts = forward.chain(backward).filter_map(|(op, part)| {
             let mut cost = Cost::new(graph, &graph.ops[op], part);
             if part == Part::Weights {
-                cost.kernel = Some(kernels.f32.weight_gradient.name);
+                cost.kernel = Some(T::kernels(kernels).weight_gradient.name);
             }
             let name = format!("{} {}", layer(graph, &graph.ops[op]), part.name());
             (cost.bytes > 0).then(|| entry(name, op * Part::ALL.len() + part as usize, cost))
@@ -171,7 +172,7 @@ impl Timer {
 }
 
 /// The layer that an operator belongs to.
-fn layer<'a>(graph: &'a Graph, op: &Op) -> &'a str {
+fn layer<'a, T: Trained>(graph: &'a Graph<T>, op: &Op) -> &'a str {
     match *op {
         Op::Convolve { conv, .. } | Op::Head { conv, .. } => &graph.convolutions[conv].name,
         Op::Activate { norm, .. } | Op::AddNorm { norm, .. } => &graph.norms[norm].name,
@@ -190,9 +191,9 @@ struct Cost {
 }
 
 impl Cost {
-    fn new(graph: &Graph, op: &Op, part: Part) -> Self {
+    fn new<T: Trained>(graph: &Graph<T>, op: &Op, part: Part) -> Self {
         let values = |tensor: Id| graph.tensors[tensor].extent.elements();
-        let kept = |values: usize| Cost { bytes: 4 * values as u64, is_kept: true, ..Cost::default() };
+        let kept = |values: usize| Cost { bytes: (size_of::<T>() * values) as u64, is_kept: true, ..Cost::default() };
         match *op {
             Op::Activate { raw, to, .. } | Op::AddNorm { raw, to, .. } => {
                 let added = if matches!(op, Op::AddNorm { .. }) { values(to) } else { 0 };
@@ -253,7 +254,7 @@ impl Cost {
     }
 }
 
-fn multiply_adds(conv: &TrainedConvolution, pixels: usize, bytes: usize) -> Cost {
+fn multiply_adds<T: Trained>(conv: &TrainedConvolution<T>, pixels: usize, bytes: usize) -> Cost {
     let macs = pixels * conv.outputs() * conv.products();
     Cost { kernel: Some(conv.matrix_kernel().name), macs: macs as u64, bytes: bytes as u64, is_kept: true }
 }

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::graph::{Id, Input, Op, Output};
+use super::kernel_weights::Trained;
 use super::step::Step;
 use crate::kernel::conv::RUN_PIXELS;
 use crate::kernel::upcoming::{UPCOMING, Upcoming};
@@ -42,7 +43,7 @@ impl Operands {
     }
 }
 
-impl Step<'_> {
+impl<T: Trained> Step<'_, T> {
     /// What the operators that follow `op` on an image use, up to and with the first convolution; from the last operator on, those on the
     /// next image.
     pub(super) fn upcoming(&self, ops: &Range<usize>, direction: Direction, op: usize, image: usize) -> [Upcoming; UPCOMING] {
@@ -90,7 +91,7 @@ impl Step<'_> {
 
     /// Bytes of the first pixels of a tensor's image, which a kernel computes together.
     fn first_run(&self, tensor: Id) -> usize {
-        size_of::<f32>() * RUN_PIXELS * self.memory.tensors[tensor].extent.channels
+        size_of::<T>() * RUN_PIXELS * self.memory.tensors[tensor].extent.channels
     }
 
     fn forward_operands(&self, op: &Op, image: usize) -> Operands {
@@ -173,7 +174,7 @@ mod tests {
     const FIRST_RUN: usize = 64 * 8 * 4;
 
     /// Calls `check` with a step on two images of 120 pixels, of a network with two blocks of two norms each.
-    fn on_a_step(check: impl Fn(&Step<'_>)) {
+    fn on_a_step(check: impl Fn(&Step<'_, f32>)) {
         let kernels = Kernels::of(Isa::Portable).unwrap();
         let block = Block::default().with_norms(2).with_relu_after_sum(true);
         let network = Network::builder().with_input([3, 12, 10]).with_stage_of(8, 2, &block).build().unwrap();
@@ -187,6 +188,7 @@ mod tests {
             memory: &memory,
             kernels,
             images: &[],
+            channels: 3,
             labels: &[SoftLabel::hard(0); 2],
             label_smoothing: 0.0,
             loss: Mutex::new(Ok(StepLoss::default())),
@@ -195,7 +197,7 @@ mod tests {
     }
 
     /// The operators of the first phase of a direction that ends the sum of a block and begins the next block.
-    fn phase_of_two(step: &Step<'_>, direction: Direction) -> Range<usize> {
+    fn phase_of_two(step: &Step<'_, f32>, direction: Direction) -> Range<usize> {
         let ops = |phase: &Phase| match (phase, direction) {
             (Phase::Forward(ops), Direction::Forward) | (Phase::Backward(ops), Direction::Backward) => Some(ops.clone()),
             _ => None,

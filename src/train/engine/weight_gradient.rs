@@ -4,6 +4,7 @@
 use super::backward::Chunk;
 use super::forward::pad;
 use super::graph::{Id, Input};
+use super::kernel_weights::Trained;
 use super::memory::Scratch;
 use super::step::Step;
 use super::timing::Part;
@@ -15,25 +16,25 @@ use crate::kernel::gradient::{StencilGradientCall, WeightGradientCall};
 
 /// The gradient at a convolution's output, and of a separable one that of what lies between its parts.
 #[derive(Clone, Copy)]
-pub(super) struct OutputGradient<'a> {
-    pub(super) values: &'a [f32],
+pub(super) struct OutputGradient<'a, T> {
+    pub(super) values: &'a [T],
     pub(super) extent: Extent,
-    pub(super) between: Option<&'a [f32]>,
+    pub(super) between: Option<&'a [T]>,
 }
 
 /// Sets to 0 what no kernel writes: the padding of panels, a fixed stencil, and the place of a bias that is not there.
-fn clear_unwritten(conv: &TrainedConvolution, partial: &mut [f32]) {
+pub(super) fn clear_unwritten<T: Trained>(conv: &TrainedConvolution<T>, partial: &mut [f32]) {
     if !conv.outputs().is_multiple_of(PANEL) {
         partial.fill(0.0);
-    } else if let Kind::Dense { .. } | Kind::Separable { .. } = conv.kind {
+    } else if let Kind::Dense { .. } | Kind::Separable { .. } | Kind::Linear = conv.kind {
         partial[conv.values.matrix.len()..].fill(0.0);
     }
 }
 
 /// Gradients of a stencil that is trained, and the sum of the gradient, from input and gradient of the output.
-fn stencil_gradient(
-    conv: &TrainedConvolution,
-    (x, g): (&[f32], &[f32]),
+fn stencil_gradient<T: Trained>(
+    conv: &TrainedConvolution<T>,
+    (x, g): (&[T], &[T]),
     extent: Extent,
     (dstencil, dbias): (&mut [f32], &mut [f32]),
     accumulate: bool,
@@ -44,14 +45,14 @@ fn stencil_gradient(
     kernel.run(&mut StencilGradientCall { stencil, x, g, dstencil, dbias, rows, height, width, channels, accumulate });
 }
 
-impl Step<'_> {
+impl<T: Trained> Step<'_, T> {
     /// Partial weight gradients of a convolution whose output has this gradient.
     pub(super) fn weight_gradients(
         &self,
         conv: Id,
         transposed: bool,
         input: Input,
-        gradient: OutputGradient<'_>,
+        gradient: OutputGradient<'_, T>,
         chunk: Chunk,
         visit: Visit,
     ) {
@@ -78,8 +79,8 @@ impl Step<'_> {
     pub(super) fn weight_gradient(
         &self,
         conv: Id,
-        (x, from): (&[f32], Extent),
-        OutputGradient { values: gradient, extent, between }: OutputGradient<'_>,
+        (x, from): (&[T], Extent),
+        OutputGradient { values: gradient, extent, between }: OutputGradient<'_, T>,
         (chunk, first): Chunk,
         visit: Visit,
     ) {
@@ -111,7 +112,7 @@ impl Step<'_> {
         };
         match conv.kind {
             Kind::Lean(_) => {
-                self.kernels.f32.weight_gradient.run(&mut call);
+                T::kernels(self.kernels).weight_gradient.run(&mut call);
                 stencil_gradient(conv, (x, gradient), extent, (stencil, bias), accumulate);
             }
             Kind::Separable { .. } => {
@@ -120,7 +121,7 @@ impl Step<'_> {
                     separated.stencil(x, &mut scratch[..from.elements()], from);
                 }
                 call.x = &scratch;
-                self.kernels.f32.weight_gradient.run(&mut call);
+                T::kernels(self.kernels).weight_gradient.run(&mut call);
                 if let Some(between) = between {
                     // The sum of the gradient between the parts is no gradient of anything.
                     let mut unused = self.memory.channels(visit.worker);
@@ -130,6 +131,8 @@ impl Step<'_> {
                     self.bias_gradient(gradient, &mut bias[..extent.channels], accumulate, visit);
                 }
             }
+            // The head has a file of its own.
+            Kind::Linear => {}
             Kind::Dense { side, stride } => {
                 let padded_extent = from.with_border((side - 1) / 2);
                 let mut scratch = self.memory.scratch(visit.worker, Scratch::Padded);
@@ -144,7 +147,7 @@ impl Step<'_> {
                 for row in 0..side {
                     call.x = &x[row * padded_extent.row()..];
                     call.offset = row * conv.values.row_length * PANEL;
-                    self.kernels.f32.weight_gradient.run(&mut call);
+                    T::kernels(self.kernels).weight_gradient.run(&mut call);
                     call.upcoming = Default::default();
                 }
                 if conv.has_bias {
@@ -155,14 +158,14 @@ impl Step<'_> {
     }
 
     /// Sum of a gradient over its pixels.
-    fn bias_gradient(&self, gradient: &[f32], bias: &mut [f32], accumulate: bool, visit: Visit) {
+    fn bias_gradient(&self, gradient: &[T], bias: &mut [f32], accumulate: bool, visit: Visit) {
         if accumulate {
             let mut channels = self.memory.channels(visit.worker);
             let sum = &mut channels[..bias.len()];
-            self.kernels.f32.elementwise.global_pool(gradient, sum, 1.0);
+            self.elementwise().global_pool(gradient, sum, 1.0);
             self.kernels.f32.elementwise.accumulate(sum, bias);
         } else {
-            self.kernels.f32.elementwise.global_pool(gradient, bias, 1.0);
+            self.elementwise().global_pool(gradient, bias, 1.0);
         }
     }
 }

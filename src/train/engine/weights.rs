@@ -3,6 +3,7 @@
 //! Everything stays in the packed layout of the kernels. A flat run of one convolution is [matrix | stencil | bias].
 #![forbid(unsafe_code)]
 
+use super::kernel_weights::{KernelWeights, Trained};
 use super::layout::{transpose_lean, transpose_phase};
 use super::muon::{MuonStep, Workspaces};
 use super::rule::{Moments, Rule};
@@ -30,13 +31,15 @@ pub(crate) enum Kind {
         side: usize,
         stride: usize,
     },
+    /// The linear layer at the end, in f32 whatever the type of activations.
+    Linear,
 }
 
 impl Kind {
     /// Input pixels from an output pixel to the next.
     pub(crate) fn stride(self) -> usize {
         match self {
-            Kind::Lean(_) | Kind::Separable { .. } => 1,
+            Kind::Lean(_) | Kind::Separable { .. } | Kind::Linear => 1,
             Kind::Dense { stride, .. } => stride,
         }
     }
@@ -44,7 +47,7 @@ impl Kind {
     /// Side of the kernel of a convolution that reads an image with a border; 1 for those that need none.
     pub(crate) fn side(self) -> usize {
         match self {
-            Kind::Lean(_) | Kind::Separable { .. } => 1,
+            Kind::Lean(_) | Kind::Separable { .. } | Kind::Linear => 1,
             Kind::Dense { side, .. } => side,
         }
     }
@@ -53,7 +56,7 @@ impl Kind {
     pub(crate) fn stencil(self) -> Option<Stencil> {
         match self {
             Kind::Lean(stencil) | Kind::Separable { stencil, .. } => Some(stencil),
-            Kind::Dense { .. } => None,
+            Kind::Dense { .. } | Kind::Linear => None,
         }
     }
 
@@ -64,45 +67,49 @@ impl Kind {
 }
 
 /// The data gradient of a dense convolution at input rows and columns of one phase.
-pub(crate) struct Phase {
+pub(crate) struct Phase<T: Trained> {
     pub(crate) row: usize,
     pub(crate) column: usize,
     /// The kernel's rows and columns that reach the phase.
     pub(super) taps: (Vec<usize>, Vec<usize>),
     /// First row and column of the output's gradient that input (row, column) reads; may be negative.
     pub(crate) first: (isize, isize),
-    pub(crate) weights: PackedWeights,
+    pub(crate) weights: KernelWeights<T>,
 }
 
 /// One convolution with everything that training keeps for it.
-pub(crate) struct TrainedConvolution {
+pub(crate) struct TrainedConvolution<T: Trained> {
     /// Name of the layer, as `stages.0.1.conv2`.
     pub(crate) name: String,
     pub(crate) kind: Kind,
     /// Computes its values and, with other weights, its data gradient; of separable ones, those of the stencil.
-    pub(crate) kernel: ConvKernel,
+    pub(crate) kernel: ConvKernel<T>,
     /// Where a stencil is trained.
-    pub(crate) stencil_gradient: Option<StencilGradientKernel>,
+    pub(crate) stencil_gradient: Option<StencilGradientKernel<T>>,
     pub(crate) inputs: usize,
+    /// Input channels of a pixel: those of the convolution, or with more of zeros as many as kernels take.
+    pub(crate) pixel: usize,
+    /// The same of the outputs.
+    pub(crate) output_pixel: usize,
     pub(crate) has_bias: bool,
-    pub(crate) values: PackedWeights,
+    pub(crate) values: KernelWeights<T>,
     /// True if the transpose is a layer too: the symmetric form uses its weights twice.
     pub(crate) is_shared: bool,
     /// The values without their bias, for the data gradient of the transpose; only where there is a bias.
-    pub(crate) unbiased: Option<PackedWeights>,
+    pub(crate) unbiased: Option<KernelWeights<T>>,
     /// The transpose, with which the fused kernel computes the data gradient of a lean convolution.
-    pub(crate) transposed: PackedWeights,
+    pub(crate) transposed: KernelWeights<T>,
     /// What a separable convolution computes with instead: stencil and matrix apart.
-    pub(crate) separated: Option<Separated>,
+    pub(crate) separated: Option<Separated<T>>,
     /// The transpose of a dense convolution, by phases.
-    pub(crate) phases: Vec<Phase>,
+    pub(crate) phases: Vec<Phase<T>>,
     /// One flat run: the sum of the partial gradients.
     pub(crate) gradient: SharedBuffer<f32>,
     pub(crate) moments: Moments,
     pub(crate) average: Vec<f32>,
 }
 
-impl TrainedConvolution {
+impl<T: Trained> TrainedConvolution<T> {
     pub(crate) fn new(
         name: &str,
         kind: Kind,
@@ -111,32 +118,45 @@ impl TrainedConvolution {
         needs_data_gradient: bool,
         kernels: &Kernels,
     ) -> Result<Self> {
-        let kernel = kind.stencil().map_or(kernels.f32.dense, |stencil| kernels.f32.fused(stencil));
+        let typed = T::kernels(kernels);
+        let kernel = kind.stencil().map_or(typed.dense, |stencil| typed.fused(stencil));
+        let together = match kind {
+            Kind::Linear => 1,
+            // Images have no panels.
+            _ if !needs_data_gradient => T::INPUTS_TOGETHER,
+            _ => T::CHANNELS_TOGETHER,
+        };
+        let pixel = inputs.next_multiple_of(together);
+        let output_pixel = outputs.next_multiple_of(if kind == Kind::Linear { 1 } else { T::CHANNELS_TOGETHER });
         let trained_stencil = kind.stencil().filter(|_| !kind.is_shift());
-        let stencil_gradient = trained_stencil.map(|stencil| kernels.f32.stencil_gradient(stencil));
+        let stencil_gradient = trained_stencil.map(|stencil| typed.stencil_gradient(stencil));
         let (values, transposed) = match kind {
             Kind::Lean(stencil) | Kind::Separable { stencil, .. } => {
-                let zeros = || PackedWeights::zeros(Some(stencil), 1, inputs, outputs);
+                let zeros = || PackedWeights::zeros(Some(stencil), 1, pixel, outputs);
                 (zeros(), zeros())
             }
-            Kind::Dense { side, .. } => {
-                (PackedWeights::zeros(None, side, side * inputs, outputs), PackedWeights::zeros(None, 0, 0, inputs))
+            Kind::Dense { .. } | Kind::Linear => {
+                let side = kind.side();
+                (PackedWeights::zeros(None, side, side * pixel, outputs), PackedWeights::zeros(None, 0, 0, inputs))
             }
         };
         let separated = match kind {
-            Kind::Separable { stencil, .. } => Some(Separated::new(stencil, outputs, kernels)),
-            Kind::Lean(_) | Kind::Dense { .. } => None,
+            Kind::Separable { stencil, .. } => Some(Separated::new(stencil, (pixel, outputs), kernels)),
+            Kind::Lean(_) | Kind::Dense { .. } | Kind::Linear => None,
         };
+        let weights_of =
+            |weights| if kind == Kind::Linear { KernelWeights::single(weights) } else { KernelWeights::new(weights) };
         let mut phases = Vec::new();
-        if let Kind::Dense { side, stride } = kind
+        if let Kind::Dense { .. } | Kind::Linear = kind
             && needs_data_gradient
         {
-            let zeros = vec![0.0; outputs * inputs * side * side];
+            let (side, stride) = (kind.side(), kind.stride());
+            let zeros = vec![0.0; output_pixel * pixel * side * side];
             for (row, column) in (0..stride * stride).map(|phase| (phase / stride, phase % stride)) {
-                let weights = PackedWeights::dense_phase((inputs, outputs, side, stride), (row, column), &zeros)?;
+                let weights = PackedWeights::dense_phase((pixel, output_pixel, side, stride), (row, column), &zeros)?;
                 let first = (phase_first(side, stride, row), phase_first(side, stride, column));
                 let taps = (phase_taps(side, stride, row), phase_taps(side, stride, column));
-                phases.push(Phase { row, column, taps, first, weights });
+                phases.push(Phase { row, column, taps, first, weights: weights_of(weights) });
             }
         }
         let length = flat_length(&values);
@@ -146,11 +166,13 @@ impl TrainedConvolution {
             kernel,
             stencil_gradient,
             inputs,
+            pixel,
+            output_pixel,
             has_bias,
-            values,
+            values: weights_of(values),
             is_shared: false,
             unbiased: None,
-            transposed,
+            transposed: weights_of(transposed),
             separated,
             phases,
             gradient: SharedBuffer::new(1, length),
@@ -167,17 +189,17 @@ impl TrainedConvolution {
 
     /// Bytes of weights, gradients and what the optimiser remembers.
     pub(crate) fn bytes(&self) -> usize {
-        let phases: usize = self.phases.iter().map(|phase| phase.weights.bytes()).sum();
-        let unbiased = self.unbiased.as_ref().map_or(0, PackedWeights::bytes);
+        let phases: usize = self.phases.iter().map(|phase| phase.weights.all_bytes()).sum();
+        let unbiased = self.unbiased.as_ref().map_or(0, KernelWeights::all_bytes);
         let separated = self.separated.as_ref().map_or(0, Separated::bytes);
-        let packed = self.values.bytes() + unbiased + self.transposed.bytes() + separated + phases;
+        let packed = self.values.all_bytes() + unbiased + self.transposed.all_bytes() + separated + phases;
         packed + self.gradient.bytes() + self.moments.bytes() + size_of::<f32>() * self.average.len()
     }
 
     /// Makes the transpose a layer too.
     pub(crate) fn share(&mut self) {
         self.is_shared = true;
-        self.unbiased = self.has_bias.then(|| self.values.clone());
+        self.unbiased = self.has_bias.then(|| KernelWeights::new((*self.values).clone()));
     }
 
     /// Output channels.
@@ -185,22 +207,26 @@ impl TrainedConvolution {
         self.values.channels
     }
 
-    /// Writes the transposes from the values.
-    pub(crate) fn transpose(&mut self) {
+    /// Writes from the values what the kernels read: the values themselves, and the transposes.
+    pub(crate) fn refresh(&mut self) {
+        self.values.round();
         if let Some(unbiased) = &mut self.unbiased {
             unbiased.matrix.copy_from_slice(&self.values.matrix);
             unbiased.stencil.copy_from_slice(&self.values.stencil);
+            unbiased.round();
         }
         match self.kind {
             Kind::Lean(stencil) | Kind::Separable { stencil, .. } => {
                 transpose_lean(&self.values, &mut self.transposed, stencil.taps().len());
+                self.transposed.round();
                 if let Some(separated) = &mut self.separated {
                     separated.set(&self.values, &self.transposed);
                 }
             }
-            Kind::Dense { side, .. } => {
+            Kind::Dense { .. } | Kind::Linear => {
                 for phase in &mut self.phases {
-                    transpose_phase(&self.values, phase, (self.inputs, side));
+                    transpose_phase(&self.values, phase, (self.inputs, self.pixel, self.output_pixel, self.kind.side()));
+                    phase.weights.round();
                 }
             }
         }
@@ -217,7 +243,7 @@ impl TrainedConvolution {
     }
 
     /// The kernel that computes its matrix, and with it most of its multiply-adds.
-    pub(crate) fn matrix_kernel(&self) -> ConvKernel {
+    pub(crate) fn matrix_kernel(&self) -> ConvKernel<T> {
         self.separated.as_ref().map_or(self.kernel, |separated| separated.dense)
     }
 
@@ -249,10 +275,11 @@ impl TrainedConvolution {
         let shape = self.matrix_shape();
         let muon = muon.filter(|_| self.is_hidden());
         let without_decay = rule.without_decay();
+        let weights = &mut *self.values;
         let parts = [
-            (&mut self.values.matrix, 0, rule),
-            (&mut self.values.stencil, matrix, rule),
-            (&mut self.values.bias, matrix + stencil, &without_decay),
+            (&mut weights.matrix, 0, rule),
+            (&mut weights.stencil, matrix, rule),
+            (&mut weights.bias, matrix + stencil, &without_decay),
         ];
         for (index, (values, start, rule)) in parts.into_iter().enumerate() {
             let range = start..start + values.len();
@@ -270,7 +297,7 @@ impl TrainedConvolution {
             }
         }
         drop(gradient);
-        self.transpose();
+        self.refresh();
     }
 }
 

@@ -106,7 +106,7 @@ pub fn settings(
 ) -> Result<Vec<Setting>, Failure> {
     if let Some(other) = measure.dtype.iter().find(|dtype| !precisions.contains(dtype)) {
         let names: Vec<&str> = precisions.iter().map(|precision| precision.name()).collect();
-        return Err(Failure::usage(expected("--dtype", names.join(" or "), other), "bf16 is for `bench net`"));
+        return Err(Failure::usage(expected("--dtype", names.join(" or "), other), "bf16 is for `bench net` and `bench train`"));
     }
     let batches = if measure.batch.is_empty() { batches } else { &measure.batch };
     let mut settings = Vec::new();

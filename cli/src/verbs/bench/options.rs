@@ -34,7 +34,7 @@ pub struct Measure {
     /// Images at once
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub batch: Vec<u32>,
-    /// Number formats; bf16 for networks
+    /// Number formats; bf16 for networks and training
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32")]
     pub dtype: Vec<Precision>,
     /// Seconds for each combination, over all rounds

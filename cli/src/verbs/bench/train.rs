@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use leanresnet::data::SoftLabel;
-use leanresnet::train::{Executor, NetworkExecutor, RunConfig, Update};
+use leanresnet::train::{Dtype, Executor, NetworkExecutor, RunConfig, Update};
 use leanresnet::{Network, Precision, TrainConfig};
 
 use super::cell::{Cell, Setting, Subject, settings};
@@ -25,10 +25,12 @@ pub fn cells(context: &Context<'_>, options: &TrainOptions) -> Result<Vec<Cell>,
     let TrainOptions { network: NetworkOptions { network: source, measure }, recompute, layers } = options;
     let RunConfig { network, train: TrainConfig { optimizer, .. }, .. } = source.configuration()?.run_config()?;
     let mut cells = Vec::new();
-    for setting in settings(context, measure, &[128], &[Precision::F32])? {
+    for setting in settings(context, measure, &[128], &[Precision::F32, Precision::Bf16])? {
         for &recompute in recompute {
-            let Setting { batch, ref pool, isa, .. } = setting;
+            let Setting { batch, ref pool, isa, dtype, .. } = setting;
+            let dtype = if dtype == Precision::Bf16 { Dtype::Bf16 } else { Dtype::F32 };
             let config = TrainConfig::default().with_batch(batch).with_recompute(recompute).with_optimizer(optimizer.clone());
+            let config = config.with_dtype(dtype);
             let bytes = NetworkExecutor::training_bytes(&network, &config, pool.threads())?;
             let subject = Subject {
                 preset: Some(source.label()),

@@ -29,7 +29,8 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
     let (config, train_part) = configure(options, init.as_ref())?;
     let fit = fit_options(options)?;
     let (train, validation) = split(train_part, &config)?;
-    let mut executor = NetworkExecutor::new(&config.network, &config.train, context.pool()?, context.isa()?)?;
+    let isa = context.isa_for(config.train.dtype.into())?;
+    let mut executor = NetworkExecutor::new(&config.network, &config.train, context.pool()?, isa)?;
     if let Some(model) = &init {
         check_tensors(model, &config.network)?;
         executor.set_model(model)?;

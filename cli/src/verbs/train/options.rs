@@ -62,8 +62,8 @@ pub struct Settings {
     /// Largest norm of the gradient, 0 for any [default: 0]
     #[arg(long, value_name = "X")]
     clip_norm: Option<f64>,
-    /// Number format [default: f32]
-    #[arg(long, value_name = "NAME", value_parser = ["f32"])]
+    /// Number format of activations, their gradients and matrices [default: f32]
+    #[arg(long, value_name = "NAME", value_parser = ["f32", "bf16"])]
     dtype: Option<String>,
     /// Activations to compute twice instead of keeping them: those inside of blocks, or of stages; saves memory [default: none]
     #[arg(long, value_name = "WHICH", value_parser = ["none", "block", "stage"])]

@@ -25,7 +25,8 @@ pub fn prepare<'a>(
         config.train.epochs = epochs as u64;
     }
     let (train, validation) = split(open(&config.data, Split::Train)?, &config)?;
-    let executor = NetworkExecutor::new(&config.network, &config.train, context.pool()?, context.isa()?)?;
+    let isa = context.isa_for(config.train.dtype.into())?;
+    let executor = NetworkExecutor::new(&config.network, &config.train, context.pool()?, isa)?;
     let mut trainer = Trainer::with_executor(config.clone(), Box::new(executor))?.in_folder(folder.clone());
     let mut progress = TrainingProgress::new(context, folder.clone(), interrupt.clone(), config.train.epochs, &[]);
     let report = trainer.resume(path, &mut progress)?;
