@@ -15,9 +15,10 @@ named_enum! {
         /// bf16, 8 bits, rounded to nearest even: half the memory, and faster where the processor multiplies it. Results have the same
         /// bits on any number of threads and in any batch, but not on other instruction sets. Needs the feature `bf16`.
         Bf16 = "bf16",
-        /// bf16 where a [`Calibration`](crate::Calibration) says that it is at least 1.1 times faster, else f32: some 5 ms for the first
-        /// session of a process, which decides for all later ones on its instruction set. f32 on instruction sets without kernels of bf16, for stencils that read groups of channels, and without
-        /// the feature `bf16`. [`Session::precision`](crate::Session::precision) tells which.
+        /// bf16 where a [`Calibration`](crate::Calibration) says that it is at least 1.1 times faster, else f32. The first session of a
+        /// process measures, some 5 ms, for all later ones on its instruction set; the measured width, 64 channels, stands for all. f32 on
+        /// instruction sets without kernels of bf16, for stencils that read groups of channels, and without the feature `bf16`.
+        /// [`Session::precision`](crate::Session::precision) tells which.
         Auto = "auto",
     }
 }
