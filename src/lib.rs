@@ -36,7 +36,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use exec::peak::peak_gflops;
 pub use exec::pool::{Pool, default_threads};
 pub use isa::Isa;
-pub use net::{Images, Logits, Model, Network, Precision, Session};
+pub use net::{Calibration, Images, Logits, Model, Network, Precision, Session};
 pub use stencil::Stencil;
 #[cfg(feature = "train")]
 pub use train::{Observer, RunConfig, TrainConfig, Trainer};

@@ -14,6 +14,8 @@ use crate::interrupt::Interrupt;
 pub struct Verdict {
     /// Counts and loss.
     pub evaluation: Evaluation,
+    /// What it was computed in.
+    pub precision: Precision,
     /// Milliseconds of computation per image, without reading the data.
     pub ms_per_image: f64,
 }
@@ -54,7 +56,8 @@ pub fn evaluate(
         evaluation.add(logits.as_slice(), &labels)?;
         progress(indices.end);
     }
-    Ok(Some(Verdict { evaluation, ms_per_image: 1e3 * seconds / dataset.len().max(1) as f64 }))
+    let ms_per_image = 1e3 * seconds / dataset.len().max(1) as f64;
+    Ok(Some(Verdict { evaluation, precision: session.precision(), ms_per_image }))
 }
 
 /// Checks that the model can read the images and knows their classes.

@@ -3,21 +3,34 @@
 
 use std::fmt::Write;
 
-use crate::isa::Isa;
+use crate::net::calibration::Calibration;
 use crate::net::precision::Precision;
+use crate::net::session::Session;
 use crate::net::timing::LayerTiming;
 
-/// The instruction set with its reason, the threads, and the kernel of every convolution.
-pub(crate) fn dispatch_report(isa: Isa, precision: Precision, threads: usize, kernels: &[(String, &'static str)]) -> String {
-    let reason = if precision.isa().ok() != Some(isa) {
+/// The instruction set and the precision with their reasons, the threads, and the kernel of every convolution. `requested`: the precision
+/// that was asked for.
+pub(crate) fn dispatch_report(
+    session: &Session,
+    requested: Precision,
+    calibration: Option<Calibration>,
+    threads: usize,
+) -> String {
+    let (isa, precision) = (session.isa(), session.precision());
+    let isa_reason = if requested.isa().ok() != Some(isa) {
         "chosen by the program"
     } else if std::env::var_os("LEANRESNET_ISA").is_some() {
         "LEANRESNET_ISA"
     } else {
         "the best of this machine"
     };
-    let mut text = format!("dispatch isa {isa} ({reason}), threads {threads}\n");
-    for (name, kernel) in kernels {
+    let precision_reason = match (requested, calibration) {
+        (Precision::Auto, Some(calibration)) => format!(" (auto: {calibration})"),
+        (Precision::Auto, None) => " (auto: no kernels of bf16)".to_owned(),
+        _ => String::new(),
+    };
+    let mut text = format!("dispatch isa {isa} ({isa_reason}), precision {precision}{precision_reason}, threads {threads}\n");
+    for (name, kernel) in session.kernels() {
         let _ = writeln!(text, "dispatch {name} {kernel}");
     }
     text

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod builder;
+mod calibration;
 #[cfg(feature = "config")]
 mod config_file;
 mod cost;
@@ -33,6 +34,7 @@ mod validate;
 
 pub use architecture::{Block, BlockForm, Connection, ConnectionForm, Norm, Operator, Stage, Stem, StemPool};
 pub use builder::NetworkBuilder;
+pub use calibration::Calibration;
 #[cfg(feature = "train")]
 pub(crate) use config_file::syntax_error;
 pub use images::Images;

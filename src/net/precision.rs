@@ -15,11 +15,17 @@ named_enum! {
         /// bf16, 8 bits, rounded to nearest even: half the memory, and faster where the processor multiplies it. Results have the same
         /// bits on any number of threads and in any batch, but not on other instruction sets. Needs the feature `bf16`.
         Bf16 = "bf16",
+        /// bf16 where a [`Calibration`](crate::Calibration) says that it is at least 1.1 times faster, else f32. The first session of a
+        /// process measures, some 5 ms, for all later ones on its instruction set; the measured width, 64 channels, stands for all. f32 on
+        /// instruction sets without kernels of bf16, for stencils that read groups of channels, and without the feature `bf16`.
+        /// [`Session::precision`](crate::Session::precision) tells which.
+        Auto = "auto",
     }
 }
 
 impl Precision {
-    /// The tier for this precision: the best of this machine, or the one that the environment variable `LEANRESNET_ISA` forces.
+    /// The tier for this precision: the best of this machine, or the one that the environment variable `LEANRESNET_ISA` forces. That of
+    /// [`Precision::Auto`] is the one for bf16, which has the f32 kernels of its [`Isa::base`].
     ///
     /// # Errors
     /// Those of [`Isa::active`].
@@ -27,7 +33,7 @@ impl Precision {
         let active = Isa::active()?;
         let is_forced = std::env::var_os("LEANRESNET_ISA").is_some();
         match self {
-            Precision::Bf16 if !is_forced => Ok(Isa::available().max().unwrap_or(active)),
+            Precision::Bf16 | Precision::Auto if !is_forced => Ok(Isa::available().max().unwrap_or(active)),
             _ => Ok(active),
         }
     }

@@ -7,6 +7,7 @@ use crate::exec::pool::Pool;
 use crate::exec::region::Region;
 use crate::isa::Isa;
 use crate::log;
+use crate::net::calibration::Calibration;
 use crate::net::images::Images;
 use crate::net::inference::{Engine, Inference};
 use crate::net::log_report::dispatch_report;
@@ -51,7 +52,7 @@ impl SessionBuilder {
     /// The type of activations and matrices. Default: [`Precision::F32`].
     ///
     /// [`Precision::Bf16`] runs on the tier of [`Precision::isa`] unless [`SessionBuilder::isa`] names one; on tiers without kernels for
-    /// it, portable code gives the same precision slowly.
+    /// it, portable code gives the same precision slowly. [`Precision::Auto`] leaves the choice to a [`Calibration`] on the same tier.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
@@ -77,8 +78,15 @@ impl SessionBuilder {
         }
         let (threads, timing) = (self.pool.threads(), self.timing || log::words().timing);
         let kernels = Kernels::of(self.isa.map_or_else(|| self.precision.isa(), Ok)?)?;
-        let engine: Box<dyn Inference> = match self.precision {
-            Precision::F32 => Box::new(Engine::<f32>::new(Plan::new(&self.model, kernels)?, self.max_batch, threads, timing)),
+        let calibration = self.calibration(kernels.isa)?;
+        let precision = match self.precision {
+            Precision::Auto => calibration.map_or(Precision::F32, |calibration| calibration.precision()),
+            named => named,
+        };
+        let engine: Box<dyn Inference> = match precision {
+            Precision::F32 | Precision::Auto => {
+                Box::new(Engine::<f32>::new(Plan::new(&self.model, kernels)?, self.max_batch, threads, timing))
+            }
             #[cfg(not(feature = "bf16"))]
             Precision::Bf16 => return Err(Error::invalid("precision", "f32, or a build with the feature `bf16`", "bf16")),
             #[cfg(feature = "bf16")]
@@ -86,11 +94,17 @@ impl SessionBuilder {
                 Box::new(Engine::<half::bf16>::new(Plan::new(&self.model, kernels)?, self.max_batch, threads, timing))
             }
         };
-        let session = Session { engine, pool: self.pool, region: Region::default(), logits: Vec::new() };
+        let session = Session { engine, precision, pool: self.pool, region: Region::default(), logits: Vec::new() };
         if log::words().dispatch {
-            log::write(&dispatch_report(session.isa(), self.precision, session.pool.threads(), &session.kernels()));
+            log::write(&dispatch_report(&session, self.precision, calibration, threads));
         }
         Ok(session)
+    }
+
+    /// What [`Precision::Auto`] goes by; `None` where there is nothing to choose.
+    fn calibration(&self, isa: Isa) -> Result<Option<Calibration>> {
+        let has_groups = self.model.network().stages().iter().any(|stage| stage.block.group_size > 1);
+        if self.precision == Precision::Auto && !has_groups { Calibration::of(isa) } else { Ok(None) }
     }
 }
 
@@ -108,6 +122,7 @@ impl SessionBuilder {
 /// ```
 pub struct Session {
     engine: Box<dyn Inference>,
+    precision: Precision,
     pool: Pool,
     region: Region,
     logits: Vec<f32>,
@@ -159,7 +174,7 @@ impl Session {
     #[must_use]
     pub fn fork(&self) -> Session {
         let engine = self.engine.fork(self.pool.threads());
-        Session { engine, pool: self.pool.clone(), region: Region::default(), logits: Vec::new() }
+        Session { engine, precision: self.precision, pool: self.pool.clone(), region: Region::default(), logits: Vec::new() }
     }
 
     /// Runs the network on a batch of any size.
@@ -201,6 +216,11 @@ impl Session {
     /// Forgets the times so far.
     pub fn reset_timings(&mut self) {
         self.engine.reset_timings();
+    }
+
+    /// The precision that the session computes in: the one that was asked for, or that [`Precision::Auto`] chose.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The instruction set that the session runs on.

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use leanresnet::internals::reference::Real;
-use leanresnet::{Images, Isa, Model, Network, Pool, Precision, Session};
+use leanresnet::{Calibration, Images, Isa, Model, Network, Pool, Precision, Session};
 
 use crate::networks::{Case, cases, groups, wide};
 use crate::oracle::{Mode, Oracle, batch_shape};
@@ -11,8 +11,11 @@ use crate::oracle::{Mode, Oracle, batch_shape};
 const UNIT: f64 = 1.0 / (1 << 8) as f64;
 
 fn build(model: &Model, isa: Isa, pool: &Pool, max_batch: usize) -> Session {
-    let builder = Session::builder(model).isa(isa).pool(pool.clone()).max_batch(max_batch);
-    builder.precision(Precision::Bf16).build().unwrap()
+    build_in(Precision::Bf16, model, isa, pool, max_batch)
+}
+
+fn build_in(precision: Precision, model: &Model, isa: Isa, pool: &Pool, max_batch: usize) -> Session {
+    Session::builder(model).isa(isa).pool(pool.clone()).max_batch(max_batch).precision(precision).build().unwrap()
 }
 
 fn run(session: &mut Session, network: &Network, images: &[f32]) -> Vec<f32> {
@@ -111,4 +114,44 @@ fn groups_of_channels_are_refused() {
         let expected = "precision; expected f32 for stencils that read groups of channels, got bf16";
         assert_eq!(error.to_string(), expected, "{}", case.name);
     }
+}
+
+#[test]
+fn auto_is_the_precision_that_it_says() {
+    for case in cases() {
+        let (model, images) = (case.model(), case.images(3));
+        for isa in Isa::available() {
+            let in_precision = |precision| build_in(precision, &model, isa, &Pool::inline(), 3);
+            let mut auto = in_precision(Precision::Auto);
+            let chosen = Calibration::of(isa).unwrap().map_or(Precision::F32, |calibration| calibration.precision());
+            assert_eq!((auto.precision(), auto.fork().precision(), auto.isa()), (chosen, chosen, isa), "{}", case.name);
+            assert_eq!(in_precision(Precision::Auto).precision(), chosen, "{} on {isa}, again", case.name);
+            let mut named = in_precision(chosen);
+            assert_eq!(named.precision(), chosen);
+            assert_eq!(auto.kernels(), named.kernels(), "{} on {isa}", case.name);
+            let logits = run(&mut named, &case.network, &images);
+            assert_eq!(run(&mut auto, &case.network, &images), logits, "{} on {isa}", case.name);
+        }
+    }
+}
+
+#[test]
+fn auto_is_f32_without_kernels_of_bf16() {
+    let model = Model::random(&Network::preset("small").unwrap(), 1);
+    for isa in Isa::available().filter(|isa| isa.base() == *isa) {
+        assert_eq!(build_in(Precision::Auto, &model, isa, &Pool::inline(), 1).precision(), Precision::F32, "{isa}");
+    }
+    for case in groups() {
+        let session = Session::builder(&case.model()).precision(Precision::Auto).build().unwrap();
+        assert_eq!(session.precision(), Precision::F32, "{}", case.name);
+    }
+}
+
+#[test]
+fn auto_without_a_named_tier_runs_on_that_of_bf16() {
+    let model = Model::random(&Network::preset("small").unwrap(), 1);
+    let session = Session::builder(&model).precision(Precision::Auto).build().unwrap();
+    let isa = Precision::Bf16.isa().unwrap();
+    assert_eq!((session.isa(), Precision::Auto.isa().unwrap()), (isa, isa));
+    assert_eq!(session.precision(), build_in(Precision::Auto, &model, isa, &Pool::inline(), 1).precision());
 }

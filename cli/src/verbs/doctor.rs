@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use leanresnet::{Isa, Pool, build_info, peak_gflops};
+use leanresnet::{Calibration, Isa, Pool, Precision, build_info, peak_gflops};
 use serde::Serialize;
 
 use crate::bandwidth::{Bandwidths, Level};
@@ -30,6 +30,9 @@ struct Answer {
     caches: BTreeMap<String, u64>,
     peak_gflops: BTreeMap<&'static str, f64>,
     bandwidth_gbs: f64,
+    /// What `--dtype auto` is here, and the speeds of a lean convolution that say so; none without kernels of bf16.
+    auto_dtype: &'static str,
+    calibration_gflops: BTreeMap<&'static str, f64>,
     profile: &'static str,
     warnings: Vec<String>,
 }
@@ -37,6 +40,7 @@ struct Answer {
 /// Examines and measures; takes about a second.
 pub fn run(context: &Context<'_>) -> Outcome {
     let isa = context.isa()?;
+    let calibration = Calibration::of(context.isa_for(Precision::Auto)?)?;
     let (threads, threads_from) = context.threads()?;
     let answer = Answer {
         version: env!("CARGO_PKG_VERSION"),
@@ -51,10 +55,14 @@ pub fn run(context: &Context<'_>) -> Outcome {
         caches: machine::caches(),
         peak_gflops: peaks()?,
         bandwidth_gbs: Bandwidths::new().gbs(Level::Memory, 1),
+        auto_dtype: calibration.map_or(Precision::F32, |calibration| calibration.precision()).name(),
+        calibration_gflops: calibration.map_or_else(BTreeMap::new, |rates| {
+            BTreeMap::from([(Precision::F32.name(), rates.f32_gflops), (Precision::Bf16.name(), rates.bf16_gflops)])
+        }),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" },
         warnings: warnings(isa, threads),
     };
-    context.output.answer(&answer, || text(&answer))?;
+    context.output.answer(&answer, || text(&answer, calibration))?;
     Ok(0)
 }
 
@@ -101,10 +109,11 @@ fn warnings(isa: Isa, threads: usize) -> Vec<String> {
     warnings
 }
 
-fn text(answer: &Answer) -> String {
+fn text(answer: &Answer, calibration: Option<Calibration>) -> String {
     let list = |pairs: Vec<String>| if pairs.is_empty() { "unknown".to_owned() } else { pairs.join(", ") };
     let caches = answer.caches.iter().map(|(name, &size)| format!("{name} {}", table::bytes(size))).collect();
     let peaks = answer.peak_gflops.iter().map(|(isa, gflops)| format!("{isa} {gflops:.0}")).collect();
+    let reason = calibration.map_or_else(|| "no kernels of bf16".to_owned(), |rates| format!("a lean convolution: {rates}"));
     let rows = [
         ("version", format!("{} ({}, {})", answer.version, answer.commit.unwrap_or("unknown commit"), answer.profile)),
         ("C compiler", answer.compiler.unwrap_or("none").to_owned()),
@@ -115,6 +124,7 @@ fn text(answer: &Answer) -> String {
         ("caches", list(caches)),
         ("GFLOP/s per thread", list(peaks)),
         ("memory GB/s", format!("{:.1}", answer.bandwidth_gbs)),
+        ("--dtype auto", format!("{} ({reason})", answer.auto_dtype)),
     ];
     let mut text = String::new();
     for (name, value) in rows {

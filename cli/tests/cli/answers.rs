@@ -1,17 +1,37 @@
 //! The answers of the verbs, as text and as JSON.
 #![forbid(unsafe_code)]
 
-use crate::support::{Scratch, bytes, npy_images};
+use serde_json::Value;
+
+use crate::support::{Ran, Scratch, bytes, npy_images};
 
 #[test]
 fn doctor() {
     let scratch = Scratch::new();
-    let keys =
-        "version commit compiler c_kernels isas isa threads threads_from cpu caches peak_gflops bandwidth_gbs profile warnings";
+    let keys = "version commit compiler c_kernels isas isa threads threads_from cpu caches peak_gflops bandwidth_gbs auto_dtype calibration_gflops profile warnings";
     let answer = scratch.run(&["doctor", "--json", "--threads", "1"]).expect(0).json("doctor", keys);
     assert_eq!((&answer["threads"], &answer["threads_from"]), (&1.into(), &"--threads".into()));
     assert!(answer["isas"].as_array().unwrap().contains(&answer["isa"]));
-    assert!(scratch.run(&["doctor"]).expect(0).stdout.contains("instruction sets"));
+    let text = scratch.run(&["doctor"]).expect(0).stdout;
+    assert!(text.contains("instruction sets") && text.contains("\n--dtype auto "), "{text}");
+}
+
+#[test]
+fn doctor_says_what_auto_goes_by() {
+    let scratch = Scratch::new();
+    let answer = scratch.run(&["doctor", "--json"]).expect(0).json("doctor", "");
+    for isa in answer["isas"].as_array().unwrap().iter().map(|isa| isa.as_str().unwrap()) {
+        let answer = scratch.run(&["doctor", "--json", "--isa", isa]).expect(0).json("doctor", "auto_dtype");
+        let speeds = answer["calibration_gflops"].as_object().unwrap();
+        if isa == "avx512bf16" {
+            let [single, half] = ["f32", "bf16"].map(|dtype| speeds[dtype].as_f64().unwrap());
+            assert_eq!(answer["auto_dtype"], if half >= 1.1 * single { "bf16" } else { "f32" }, "{answer}");
+        } else {
+            assert_eq!((&answer["auto_dtype"], speeds.len()), (&"f32".into(), 0), "{answer}");
+        }
+    }
+    let text = scratch.run(&["doctor", "--isa", "portable"]).expect(0).stdout;
+    assert!(text.contains("\n--dtype auto        f32 (no kernels of bf16)\n"), "{text}");
 }
 
 #[test]
@@ -45,6 +65,52 @@ fn eval() {
     assert!(text.contains("100 train images") && text.contains("airplane") && text.contains("confusion"), "{text}");
     let words = ["eval", "run", "--data", "synthetic", "--json"];
     assert_eq!(scratch.run(&words).expect(0).json("eval", keys)["images"], 2000);
+}
+
+/// The lines of an answer.
+fn lines(ran: &Ran) -> Vec<Value> {
+    ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn auto_is_the_precision_that_it_says() {
+    let scratch = Scratch::new();
+    scratch.train("run").expect(0);
+    let dtypes = ["f32", "bf16"];
+    let evaluated = lines(&scratch.run(&["eval", "run", "--dtype", "f32,bf16,auto", "--json"]).expect(0));
+    let of_auto = &evaluated[2];
+    let same = dtypes.iter().position(|dtype| of_auto["dtype"] == *dtype).expect("a precision that computes");
+    assert_eq!((&evaluated[same]["loss"], &evaluated[0]["dtype"]), (&of_auto["loss"], &"f32".into()));
+    assert_ne!(evaluated[0]["loss"], evaluated[1]["loss"], "precisions differ");
+
+    std::fs::write(scratch.path("x.npy"), npy_images(3)).unwrap();
+    let predict = |dtype: &str, name: &str| {
+        scratch.run(&["predict", "run", "--input", "x.npy", "--output", name, "--dtype", dtype, "--verbose"]).expect(0)
+    };
+    let stderr = predict("auto", "auto.npy").stderr;
+    let dtype = dtypes.into_iter().find(|dtype| stderr.contains(&format!("computing in {dtype} on "))).expect("a precision");
+    predict(dtype, "same.npy");
+    assert!(bytes(&scratch.path("auto.npy")) == bytes(&scratch.path("same.npy")));
+
+    let words = ["bench", "net", "--config", "config.toml", "--dtype", "auto", "--batch", "1,2", "--seconds", "0.02"];
+    let cells = lines(&scratch.run(&[&words[..], &["--threads", "1", "--json"]].concat()).expect(0));
+    let word = format!("_{}_", cells[0]["dtype"].as_str().unwrap());
+    assert!(["_f32_", "_bf16_"].contains(&&word[..]) && cells[0]["dtype"] == cells[1]["dtype"], "{cells:?}");
+    assert!(cells[0]["kernel"].as_str().unwrap().contains(&word), "{cells:?}");
+}
+
+#[test]
+fn auto_is_f32_where_there_are_no_kernels_of_bf16() {
+    let scratch = Scratch::new();
+    let words = ["bench", "net", "--config", "config.toml", "--dtype", "auto", "--batch", "1", "--seconds", "0.02"];
+    let portable = scratch.run(&[&words[..], &["--isa", "portable", "--json"]].concat()).expect(0).json("bench", CELL);
+    assert_eq!((&portable["dtype"], &portable["isa"]), (&"f32".into(), &"portable".into()));
+    let forced = scratch.command(&words).env("LEANRESNET_ISA", "portable").output().unwrap();
+    let text = String::from_utf8(forced.stdout).unwrap();
+    assert!(text.contains("  portable  f32  "), "{text}");
+    scratch.run(&["bench", "train", "--dtype", "auto"]).expect_error(2, &["--dtype; expected f32, got auto", "bench net"]);
+    let message = "precision; expected one of f32, bf16, auto, got `f16`";
+    scratch.run(&["predict", "--dtype", "f16", "x.png"]).expect_error(2, &[message]);
 }
 
 #[test]
@@ -113,7 +179,7 @@ fn import() {
     let keys = "loaded ignored missing unexpected misshaped output";
     let words = ["import", "theirs.safetensors", "--config", "net.toml", "-o", "ours.safetensors", "--json"];
     let ran = scratch.run(&words).expect_error(3, &["1 missing, 1 unexpected", "--map"]);
-    let answer: serde_json::Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
+    let answer: Value = serde_json::from_str(ran.stdout.lines().next().unwrap()).unwrap();
     assert_eq!((&answer["missing"][0], &answer["unexpected"][0]), (&"head.weight".into(), &"fc.weight".into()));
     assert!(!scratch.path("ours.safetensors").exists());
     std::fs::write(scratch.path("map.txt"), "fc.* = head.*\n").unwrap();
@@ -160,7 +226,7 @@ fn bench() {
     let strides = bench(&[&words[..], &["--variant", "fused,unfused"]].concat());
     assert_eq!(strides.stdout.lines().count(), 2 * (2 * 2 + 2 + 1));
     let cell = strides.json("bench", CELL);
-    assert_eq!((&cell["stride"], &cell["group_size"]), (&2.into(), &serde_json::Value::Null));
+    assert_eq!((&cell["stride"], &cell["group_size"]), (&2.into(), &Value::Null));
     scratch
         .run(&["bench", "layer", "--stride", "3"])
         .expect_error(2, &["stride of a lean convolution; expected 1, 2 or 4, got 3"]);
@@ -171,12 +237,12 @@ fn bench() {
     let bytes: Vec<u64> = stages
         .stdout
         .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
         .map(|cell| cell["training_bytes"].as_u64().unwrap())
         .collect();
     assert!(bytes[1] < bytes[0], "{bytes:?}");
     let layers = bench(&["train", "--config", "config.toml", "--batch", "4", "--layers"]);
-    let cell: serde_json::Value = serde_json::from_str(layers.stdout.lines().next().unwrap()).unwrap();
+    let cell: Value = serde_json::from_str(layers.stdout.lines().next().unwrap()).unwrap();
     assert!(cell["layers"].as_array().unwrap().iter().any(|layer| layer["name"] == "stem.conv weights"), "{cell}");
     let words = ["bench", "layer", "--shape", "4x4x8", "--seconds", "0.02", "--rounds", "1"];
     assert!(scratch.run(&words).expect(0).stdout.contains("GFLOP/s"));

@@ -106,7 +106,8 @@ pub fn settings(
 ) -> Result<Vec<Setting>, Failure> {
     if let Some(other) = measure.dtype.iter().find(|dtype| !precisions.contains(dtype)) {
         let names: Vec<&str> = precisions.iter().map(|precision| precision.name()).collect();
-        return Err(Failure::usage(expected("--dtype", names.join(" or "), other), "bf16 is for `bench net` and `bench train`"));
+        let hint = "bf16 is for `bench net` and `bench train`, auto for `bench net`";
+        return Err(Failure::usage(expected("--dtype", names.join(" or "), other), hint));
     }
     let batches = if measure.batch.is_empty() { batches } else { &measure.batch };
     let mut settings = Vec::new();
@@ -222,7 +223,8 @@ fn answer(cell: Timed, peak_gflops: Option<f64>, bandwidths: &mut Bandwidths) ->
 }
 
 fn text(answers: &[Answer]) -> String {
-    let header = ["what", "batch", "threads", "isa", "ms/image", "min", "spread", "images/s", "GFLOP/s", "of peak", "kernel"];
+    let header =
+        ["what", "batch", "threads", "isa", "dtype", "ms/image", "min", "spread", "images/s", "GFLOP/s", "of peak", "kernel"];
     let mut table = Table::new(&header);
     for answer in answers {
         let subject = &answer.subject;
@@ -231,6 +233,7 @@ fn text(answers: &[Answer]) -> String {
             subject.batch.to_string(),
             subject.threads.to_string(),
             subject.isa.to_owned(),
+            subject.dtype.to_owned(),
             format!("{:.4}", answer.ms_per_image),
             format!("{:.4}", answer.ms_min),
             format!("{:.0} %", 100.0 * answer.spread),

@@ -21,10 +21,11 @@ pub fn cells(context: &Context<'_>, options: &NetOptions) -> Result<Vec<Cell>, F
     let model = Model::random(&network, 1);
     let mut cells = Vec::new();
     for setting in settings(context, &options.measure, &[1, 64], Precision::ALL)? {
-        let subject = Subject { preset: Some(options.network.label()), ..setting.subject("net") };
+        let subject = setting.subject("net");
         let Setting { batch, pool, isa, dtype } = setting;
         let session = Session::builder(&model).pool(pool).max_batch(batch).isa(isa).precision(dtype).timing(*layers).build()?;
         let kernel = main_kernel(&network, &session);
+        let subject = Subject { preset: Some(options.network.label()), dtype: session.precision().name(), ..subject };
         let session = Rc::new(RefCell::new(session));
         let layers = layers.then(|| LayerClock::new(session.clone()));
         cells.push(Cell { subject, kernel, isa, work: work(&network, session, batch), layers });
