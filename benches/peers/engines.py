@@ -13,7 +13,7 @@ import quiet
 class OnnxRuntime:
     """All graph optimisations, among them the blocked layout NCHWc; the default thread pool, which spins between operators."""
 
-    def __init__(self, folder, preset, x, threads):
+    def __init__(self, folder, preset, x, threads, dtype):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -34,14 +34,14 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """Latency mode: one request that all threads work on. Without the hint of f32 it would compute in bf16 where it can."""
+    """Latency mode: one request that all threads work on. Without a hint it would choose between f32 and bf16 itself."""
 
     hint = "LATENCY"
 
-    def __init__(self, folder, preset, x, threads):
+    def __init__(self, folder, preset, x, threads, dtype):
         import openvino
 
-        properties = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": self.hint}
+        properties = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": dtype, "PERFORMANCE_HINT": self.hint}
         path = networks.onnx_path(folder, preset, len(x))
         self.model = openvino.Core().compile_model(path, "CPU", properties)
         self.request = self.model.create_infer_request()
@@ -62,10 +62,10 @@ class OpenVinoThroughput(OpenVino):
 
     hint = "THROUGHPUT"
 
-    def __init__(self, folder, preset, x, threads):
+    def __init__(self, folder, preset, x, threads, dtype):
         import openvino
 
-        super().__init__(folder, preset, x, threads)
+        super().__init__(folder, preset, x, threads, dtype)
         self.requests = self.model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.queue = openvino.AsyncInferQueue(self.model, self.requests)
         for request in self.queue:
@@ -105,7 +105,7 @@ class Torch:
 
     layout = "contiguous_format"
 
-    def __init__(self, folder, preset, x, threads):
+    def __init__(self, folder, preset, x, threads, dtype):
         import torch
         from safetensors.numpy import load_file
 
@@ -144,6 +144,8 @@ ENGINES = {
     "torch": (Torch, "torch"),
     "torch-channels-last": (TorchChannelsLast, "torch"),
 }
+# Those that compute in bf16 too.
+BF16_ENGINES = ("openvino", "openvino-throughput")
 
 
 def main():
@@ -156,9 +158,10 @@ def main():
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--tries", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True, help="where the outputs go, .npy")
+    parser.add_argument("--dtype", required=True)
     options = parser.parse_args()
     x = np.load(networks.input_path(options.models, options.preset, options.batch))
-    engine = ENGINES[options.engine][0](options.models, options.preset, x, options.threads)
+    engine = ENGINES[options.engine][0](options.models, options.preset, x, options.threads, options.dtype)
     np.save(options.output, engine.outputs())
 
     def measure():

@@ -1,4 +1,4 @@
-"""Compares leanresnet with other inference engines, in f32, on the same networks. README.md says how and why.
+"""Compares leanresnet with other inference engines, in f32 or bf16, on the same networks. README.md says how and why.
 
     python benches/peers/run.py --out DIR
 """
@@ -23,7 +23,7 @@ try:
     import networks
     import quiet
     import report
-    from engines import ENGINES
+    from engines import BF16_ENGINES, ENGINES
     from processes import Failure, run_json
 except ModuleNotFoundError as error:
     sys.exit(f"error: no module {error.name}: `pip install -r benches/peers/requirements.txt` first")
@@ -34,7 +34,8 @@ OUR_PROGRAM = REPOSITORY / "target" / "release" / "leanresnet"
 RUST_TARGET = REPOSITORY / "target" / "peers"
 RUST_ENGINES = ("tract", "rten")
 PACKAGES = ("numpy", "onnx", "onnxruntime", "openvino", "torch")
-TOLERANCE = 1e-4
+# Largest difference relative to the largest output.
+TOLERANCES = {"f32": 1e-4, "bf16": 0.1}
 
 
 def existing_program(path: Path) -> Path:
@@ -63,7 +64,7 @@ class Bench:
     def leanresnet(self, preset: str, batch: int, threads: int) -> dict:
         """`bench net` times random weights of the same network, so that `predict` has to give the outputs."""
         program, model = self.options.leanresnet, self.model(preset)
-        common = ["--batch", batch, "--threads", threads, "--json"]
+        common = ["--batch", batch, "--threads", threads, "--dtype", self.options.dtype, "--json"]
         files = ["--input", networks.input_path(self.models, preset, batch), "--output", self.output]
         self.run([program, "predict", model, *files, *common], threads)
         bench = [program, "bench", "net", model, *common, "--rounds", 1, "--seconds", self.options.seconds]
@@ -82,7 +83,7 @@ class Bench:
 
     def python(self, engine: str, preset: str, batch: int, threads: int) -> dict:
         cell = ["--preset", preset, "--batch", batch, "--threads", threads, "--models", self.models, "--output", self.output]
-        how = ["--seconds", self.options.seconds, "--tries", self.options.tries]
+        how = ["--seconds", self.options.seconds, "--tries", self.options.tries, "--dtype", self.options.dtype]
         return self.run([sys.executable, HERE / "engines.py", engine, *cell, *how], threads)
 
     def measure(self, engine: str, preset: str, batch: int, threads: int) -> tuple:
@@ -194,18 +195,18 @@ def compare(options) -> bool:
                 result["difference_reference"] = relative_difference(outputs, references[preset])
                 if (preset, threads, batch) in ours:
                     result["difference_leanresnet"] = relative_difference(outputs, ours[preset, threads, batch])
-                good &= agrees(cell, result)
+                good &= agrees(cell, result, TOLERANCES[options.dtype])
                 record({"kind": "time"} | cell | result)
             print(f"round {round_number + 1}/{options.rounds}: {preset}, {threads} threads, batch {batch}", file=sys.stderr)
     return good
 
 
-def agrees(cell: dict, result: dict) -> bool:
+def agrees(cell: dict, result: dict, tolerance: float) -> bool:
     for other in ("reference", "leanresnet"):
         difference = result.get(f"difference_{other}", 0.0)
-        if not difference <= TOLERANCE:
+        if not difference <= tolerance:
             where = f"{cell['engine']}, {cell['preset']}, batch {cell['batch']}, {cell['threads']} threads"
-            print(f"{where}: differs from {other} by {difference:.1e} (at most {TOLERANCE:.0e})", file=sys.stderr)
+            print(f"{where}: differs from {other} by {difference:.1e} (at most {tolerance:.0e})", file=sys.stderr)
             return False
     return True
 
@@ -224,6 +225,7 @@ def arguments():
     names = ["leanresnet", *ENGINES, *RUST_ENGINES]
     engines_help = f"leanresnet and some of: {', '.join(names[1:])} (default: all but the last two)"
     add("--engines", nargs="+", choices=names, default=list(ENGINES), metavar="NAME", help=engines_help)
+    add("--dtype", choices=TOLERANCES, default="f32", help=f"bf16 with --engines {' '.join(BF16_ENGINES)} alone")
     add("--report-only", action="store_true", help="remake table and plot from results.jsonl")
     return parser.parse_args()
 
@@ -238,6 +240,8 @@ def check(options):
     if exists:
         raise Failure(f"{options.out} holds results: choose another --out, or --report-only to remake its table")
     options.leanresnet = existing_program(options.leanresnet)
+    if options.dtype == "bf16" and not set(options.engines) <= set(BF16_ENGINES):
+        raise Failure(f"--dtype bf16 is for --engines {' '.join(BF16_ENGINES)}")
     cores = len(os.sched_getaffinity(0))
     if max(options.threads) > cores:
         raise Failure(f"{max(options.threads)} threads on {cores} cores: choose smaller --threads")

@@ -159,8 +159,12 @@ impl Timer {
         };
         let parts = forward.chain(backward).filter_map(|(op, part)| {
             let mut cost = Cost::new(graph, &graph.ops[op], part);
-            if part == Part::Weights {
-                cost.kernel = Some(T::kernels(kernels).weight_gradient.name);
+            if let Op::Convolve { conv, .. } | Op::Head { conv, .. } = graph.ops[op]
+                && cost.macs > 0
+            {
+                let conv = &graph.convolutions[conv];
+                let is_gradient = part == Part::Weights;
+                cost.kernel = Some(if is_gradient { conv.weight_gradient_kernel(kernels) } else { conv.matrix_kernel(kernels) });
             }
             let name = format!("{} {}", layer(graph, &graph.ops[op]), part.name());
             (cost.bytes > 0).then(|| entry(name, op * Part::ALL.len() + part as usize, cost))
@@ -211,7 +215,7 @@ impl Cost {
                     Part::Sums => 2,
                     _ => return Cost::default(),
                 };
-                let bytes = 4 * values(from) + passes * conv.values.bytes();
+                let bytes = size_of::<T>() * values(from) + passes * conv.values.bytes();
                 Cost { is_kept: false, ..multiply_adds(conv, passes, bytes) }
             }
             Op::Convolve { conv, input, output, .. } => {
@@ -245,7 +249,7 @@ impl Cost {
                             (Part::Data, Input::Pooled(from)) => read + values(from),
                             _ => 0,
                         };
-                        let bytes = 4 * (read + values(to) + others) + conv.values.bytes();
+                        let bytes = size_of::<T>() * (read + values(to) + others) + conv.values.bytes();
                         multiply_adds(conv, graph.tensors[to].extent.pixels(), bytes)
                     }
                 }
@@ -256,7 +260,7 @@ impl Cost {
 
 fn multiply_adds<T: Trained>(conv: &TrainedConvolution<T>, pixels: usize, bytes: usize) -> Cost {
     let macs = pixels * conv.outputs() * conv.products();
-    Cost { kernel: Some(conv.matrix_kernel().name), macs: macs as u64, bytes: bytes as u64, is_kept: true }
+    Cost { macs: macs as u64, bytes: bytes as u64, is_kept: true, kernel: None }
 }
 
 #[cfg(test)]

@@ -179,9 +179,9 @@ impl<T: Trained> TypedNetworkExecutor for TypedExecutor<T> {
 
     fn kernels(&self) -> Vec<(String, Vec<&'static str>)> {
         let kernels = |conv: &TrainedConvolution<T>| {
-            let matrix = conv.separated.as_ref().map(|_| conv.matrix_kernel().name);
-            let own = std::iter::once(conv.kernel.name).chain(matrix).chain([T::kernels(self.kernels).weight_gradient.name]);
-            own.chain(conv.stencil_gradient.map(|kernel| kernel.name)).collect()
+            let stencil = conv.separated.as_ref().map(|_| conv.kernel.name);
+            let matrix = [conv.matrix_kernel(self.kernels), conv.weight_gradient_kernel(self.kernels)];
+            stencil.into_iter().chain(matrix).chain(conv.stencil_gradient.map(|kernel| kernel.name)).collect()
         };
         self.graph.convolutions.iter().map(|conv| (conv.name.clone(), kernels(conv))).collect()
     }

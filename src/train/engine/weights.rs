@@ -243,13 +243,23 @@ impl<T: Trained> TrainedConvolution<T> {
     }
 
     /// The kernel that computes its matrix, and with it most of its multiply-adds.
-    pub(crate) fn matrix_kernel(&self) -> ConvKernel<T> {
-        self.separated.as_ref().map_or(self.kernel, |separated| separated.dense)
+    pub(crate) fn matrix_kernel(&self, kernels: &Kernels) -> &'static str {
+        match &self.separated {
+            Some(separated) => separated.dense.name,
+            None if self.kind == Kind::Linear => kernels.f32.dense.name,
+            None => self.kernel.name,
+        }
+    }
+
+    /// The kernel that computes the gradient of its matrix.
+    pub(crate) fn weight_gradient_kernel(&self, kernels: &Kernels) -> &'static str {
+        if self.kind == Kind::Linear { kernels.f32.weight_gradient.name } else { T::kernels(kernels).weight_gradient.name }
     }
 
     /// Multiply-adds of one output; moving a channel is none.
     pub(crate) fn products(&self) -> usize {
-        if self.kind.is_shift() { self.values.row_length } else { self.values.products() }
+        let taps = self.kind.stencil().filter(|_| !self.kind.is_shift()).map_or(0, |stencil| stencil.taps().len());
+        self.kind.side() * self.kind.side() * self.inputs + taps
     }
 
     /// True for all but the first and the last layer.
