@@ -108,7 +108,9 @@ fn auto_is_f32_where_there_are_no_kernels_of_bf16() {
     let forced = scratch.command(&words).env("LEANRESNET_ISA", "portable").output().unwrap();
     let text = String::from_utf8(forced.stdout).unwrap();
     assert!(text.contains("  portable  f32  "), "{text}");
-    scratch.run(&["bench", "train", "--dtype", "auto"]).expect_error(2, &["--dtype; expected f32 or bf16, got auto", "bench net"]);
+    scratch
+        .run(&["bench", "train", "--dtype", "auto"])
+        .expect_error(2, &["--dtype; expected f32 or bf16, got auto", "bench net"]);
     let message = "precision; expected one of f32, bf16, auto, got `f16`";
     scratch.run(&["predict", "--dtype", "f16", "x.png"]).expect_error(2, &[message]);
 }
