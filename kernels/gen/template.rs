@@ -102,6 +102,9 @@ const UNROLLED_TAPS: usize = 9;
 const PIXEL_PAIRS: usize = 64;
 const PAIRED_INPUTS: usize = 64;
 
+/// Pixels of bf16 whose statistics are added up in f32 before f64, which takes twice as long per value.
+const SUMMED_PIXELS: usize = 16;
+
 /// The taps of a row's stencil.
 fn taps_of(row: &Row) -> &'static [(i64, i64)] {
     STENCILS.iter().find(|(name, _)| Some(*name) == row.spatial).map_or(&[], |(_, taps)| taps)
@@ -145,6 +148,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 chains => isa.registers * 3 / 4,
                 pairs => PIXEL_PAIRS,
                 depth => PAIRED_INPUTS,
+                summed => SUMMED_PIXELS,
             })
         })
         .map(|text| text + "\n")

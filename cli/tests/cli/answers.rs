@@ -243,6 +243,8 @@ fn bench() {
         .map(|cell| cell["training_bytes"].as_u64().unwrap())
         .collect();
     assert!(bytes[1] < bytes[0], "{bytes:?}");
+    let half = bench(&["train", "--config", "config.toml", "--batch", "4", "--dtype", "bf16"]).json("bench", CELL);
+    assert_eq!(half["dtype"], "bf16");
     let layers = bench(&["train", "--config", "config.toml", "--batch", "4", "--layers"]);
     let cell: Value = serde_json::from_str(layers.stdout.lines().next().unwrap()).unwrap();
     assert!(cell["layers"].as_array().unwrap().iter().any(|layer| layer["name"] == "stem.conv weights"), "{cell}");

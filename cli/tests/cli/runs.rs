@@ -36,6 +36,25 @@ fn a_run_leaves_its_files_and_says_what_is_next() {
 }
 
 #[test]
+fn a_run_in_bf16_stays_in_bf16_when_it_goes_on() {
+    let scratch = Scratch::new();
+    let train = |words: &[&str]| scratch.run(&[&["train", "--json"], words].concat()).expect(0);
+    let config = ["--config", "config.toml", "--dtype", "bf16"];
+    train(&[&config[..], &["--out", "whole"]].concat());
+    train(&[&config[..], &["--epochs", "1", "--out", "parts"]].concat());
+    let ran = train(&["--resume", "parts", "--epochs", "2"]);
+    let answer: serde_json::Value = serde_json::from_str(ran.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(answer["epochs"], 2);
+    let config = std::fs::read_to_string(scratch.path("parts/config.toml")).unwrap();
+    assert!(config.contains("dtype = \"bf16\""), "{config}");
+    scratch.train("single").expect(0);
+    let model = |run: &str| bytes(&scratch.path(run).join("last.safetensors"));
+    assert_ne!(model("whole"), model("single"), "the type does not matter");
+    scratch.run(&["eval", "parts", "--data", "cifar10", "--data-dir", "data"]).expect(0);
+    scratch.run(&["train", "--dtype", "f16"]).expect_error(2, &["f16", "f32, bf16"]);
+}
+
+#[test]
 fn a_model_can_be_the_start() {
     let scratch = Scratch::new();
     scratch.train("run").expect(0);
