@@ -54,7 +54,7 @@ impl<T: Trained> Step<'_, T> {
                 let values = extent.pixels() * self.channels;
                 let pixels = &self.images[visit.image * values..(visit.image + 1) * values];
                 let mut scratch = memory.scratch(visit.worker, Scratch::Input);
-                use_input(T::image(pixels, self.channels, &mut scratch), extent)
+                use_input(T::image(pixels, (self.channels, extent.channels), &mut scratch), extent)
             }
             Input::Tensor(id) => use_input(&memory.tensors[id].read(visit.image), memory.tensors[id].extent),
             Input::Activated { raw, norm } => {

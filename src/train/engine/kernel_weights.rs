@@ -22,8 +22,9 @@ pub(crate) trait Trained: Activation {
     /// Bytes held beside the weights.
     fn bytes(rounded: &Self::Rounded) -> usize;
 
-    /// The pixels of an image with as many channels as kernels of the type take: as they are, or rounded into `room` with channels of zeros.
-    fn image<'a>(pixels: &'a [f32], channels: usize, room: &'a mut [Self]) -> &'a [Self];
+    /// The pixels of an image of `channels.0` channels with `channels.1`, as kernels of the type take them: as they are, or rounded into
+    /// `room` with channels of zeros.
+    fn image<'a>(pixels: &'a [f32], channels: (usize, usize), room: &'a mut [Self]) -> &'a [Self];
 }
 
 impl Trained for f32 {
@@ -41,7 +42,7 @@ impl Trained for f32 {
         0
     }
 
-    fn image<'a>(pixels: &'a [f32], _: usize, _: &'a mut [f32]) -> &'a [f32] {
+    fn image<'a>(pixels: &'a [f32], _: (usize, usize), _: &'a mut [f32]) -> &'a [f32] {
         pixels
     }
 }
@@ -71,10 +72,9 @@ mod half_precision {
             rounded.bytes()
         }
 
-        fn image<'a>(pixels: &'a [f32], channels: usize, room: &'a mut [bf16]) -> &'a [bf16] {
-            let taken = channels.next_multiple_of(bf16::INPUTS_TOGETHER);
-            let room = &mut room[..pixels.len() / channels * taken];
-            for (to, from) in room.chunks_exact_mut(taken).zip(pixels.chunks_exact(channels)) {
+        fn image<'a>(pixels: &'a [f32], (from, to): (usize, usize), room: &'a mut [bf16]) -> &'a [bf16] {
+            let room = &mut room[..pixels.len() / from * to];
+            for (to, from) in room.chunks_exact_mut(to).zip(pixels.chunks_exact(from)) {
                 to.fill(bf16::ZERO);
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = bf16::nearest(*from));
             }
