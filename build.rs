@@ -18,11 +18,14 @@ fn main() {
     for path in ["build.rs", "kernels"] {
         println!("cargo::rerun-if-changed={path}");
     }
-    for name in ["LEANRESNET_NO_C", "LEANRESNET_REQUIRE_C", "CC", "CFLAGS"] {
+    for name in ["LEANRESNET_NO_C", "LEANRESNET_REQUIRE_C", "LEANRESNET_TILE_MODEL", "CC", "CFLAGS"] {
         println!("cargo::rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("Cargo sets OUT_DIR"));
-    let required = env::var_os("LEANRESNET_REQUIRE_C").is_some_and(|value| value != "0");
+    let required = is_set("LEANRESNET_REQUIRE_C");
+    if is_set("LEANRESNET_TILE_MODEL") {
+        println!("cargo::rustc-cfg=leanresnet_tile_model");
+    }
     let (tables, failures) = kernels(&out);
     std::fs::write(out.join("kernels.rs"), tables).expect("OUT_DIR can be written");
     for failure in &failures {
@@ -38,11 +41,16 @@ fn main() {
     bind::bind(&out);
 }
 
+/// A variable that is there, and not 0.
+fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| value != "0")
+}
+
 #[cfg(feature = "c-kernels")]
 fn kernels(out: &std::path::Path) -> (String, Vec<String>) {
     let variable = |name: &str| env::var(name).unwrap_or_default();
     let version = variable("CARGO_PKG_VERSION");
-    let skip = env::var_os("LEANRESNET_NO_C").is_some_and(|value| value != "0") || env::var_os("DOCS_RS").is_some();
+    let skip = is_set("LEANRESNET_NO_C") || env::var_os("DOCS_RS").is_some();
     let (rows, failures) = if skip {
         (Vec::new(), vec!["no C kernels: LEANRESNET_NO_C is set".to_string()])
     } else {
@@ -50,7 +58,8 @@ fn kernels(out: &std::path::Path) -> (String, Vec<String>) {
         let arch = variable("CARGO_CFG_TARGET_ARCH");
         let all_kernels = env::var_os("CARGO_FEATURE_ALL_KERNELS").is_some();
         let bf16 = env::var_os("CARGO_FEATURE_BF16").is_some();
-        let target = compile::Target { arch: &arch, version: &version, out, manifest: &manifest, all_kernels, bf16 };
+        let tile_model = is_set("LEANRESNET_TILE_MODEL");
+        let target = compile::Target { arch: &arch, version: &version, out, manifest: &manifest, all_kernels, bf16, tile_model };
         compile::compile(&target).unwrap_or_else(|message| {
             println!("cargo::error={message}");
             (Vec::new(), Vec::new())

@@ -40,13 +40,17 @@ const fn bf16(row: Row) -> Row {
     Row { dtype: "bf16", ..row }
 }
 
-/// The rows of every tier, one tier after the other, and then single rows.
+/// The rows of every tier, one tier after the other, then those of tiers of bf16, of tile units, and single rows.
 ///
 /// A tier: instruction set, lanes of f32, tiles of convolutions, of grouped ones (which need a register for the order of lanes, and of 14 x
-/// 32 put vectors on the stack), of the gradient of a matrix (rows, columns each).
+/// 32 put vectors on the stack), of the gradient of a matrix (rows, columns each). Tiers of bf16 have no grouped ones, and tile units only
+/// convolutions.
 macro_rules! registry {
     (tiers { $($isa:literal, $lanes:literal, ($rows:literal, $columns:literal), ($group_rows:literal, $group_columns:literal),
         ($gradient_rows:literal, $gradient_columns:literal);)* }
+     bf16 { $($half_isa:literal, $half_lanes:literal, ($half_rows:literal, $half_columns:literal),
+        ($half_gradient_rows:literal, $half_gradient_columns:literal);)* }
+     tile_units { $($unit:literal, ($unit_rows:literal, $unit_columns:literal);)* }
      single { $($row:expr;)* }) => {
         &[
             $(
@@ -79,6 +83,41 @@ macro_rules! registry {
                 elementwise("momentum", $isa, $lanes),
                 elementwise("peak", $isa, $lanes),
             )*
+            $(
+                bf16(stencil("fused", $half_isa, "cross4", $half_rows, $half_columns)),
+                bf16(stencil("fused", $half_isa, "cross5", $half_rows, $half_columns)),
+                bf16(stencil("fused", $half_isa, "box9", $half_rows, $half_columns)),
+                bf16(stencil("fused", $half_isa, "row3", $half_rows, $half_columns)),
+                bf16(stencil("fused", $half_isa, "col3", $half_rows, $half_columns)),
+                bf16(stencil("fused", $half_isa, "box25", $half_rows, $half_columns)),
+                bf16(tiled("dense", $half_isa, $half_rows, $half_columns)),
+                bf16(tiled("weightgradient", $half_isa, $half_gradient_rows, $half_gradient_columns)),
+                bf16(stencil("stencilgradient", $half_isa, "cross4", 0, $half_lanes)),
+                bf16(stencil("stencilgradient", $half_isa, "cross5", 0, $half_lanes)),
+                bf16(stencil("stencilgradient", $half_isa, "box9", 0, $half_lanes)),
+                bf16(stencil("stencilgradient", $half_isa, "row3", 0, $half_lanes)),
+                bf16(stencil("stencilgradient", $half_isa, "col3", 0, $half_lanes)),
+                bf16(stencil("stencilgradient", $half_isa, "box25", 0, $half_lanes)),
+                bf16(elementwise("normalize", $half_isa, $half_lanes)),
+                bf16(elementwise("statistics", $half_isa, $half_lanes)),
+                bf16(elementwise("gradientstatistics", $half_isa, $half_lanes)),
+                bf16(elementwise("normgradient", $half_isa, $half_lanes)),
+                bf16(elementwise("relugradient", $half_isa, $half_lanes)),
+                bf16(elementwise("scale", $half_isa, $half_lanes)),
+                bf16(elementwise("pool", $half_isa, $half_lanes)),
+                bf16(elementwise("unpool", $half_isa, $half_lanes)),
+                bf16(elementwise("globalpool", $half_isa, $half_lanes)),
+                bf16(elementwise("spread", $half_isa, $half_lanes)),
+            )*
+            $(
+                bf16(stencil("fused", $unit, "cross4", $unit_rows, $unit_columns)),
+                bf16(stencil("fused", $unit, "cross5", $unit_rows, $unit_columns)),
+                bf16(stencil("fused", $unit, "box9", $unit_rows, $unit_columns)),
+                bf16(stencil("fused", $unit, "row3", $unit_rows, $unit_columns)),
+                bf16(stencil("fused", $unit, "col3", $unit_rows, $unit_columns)),
+                bf16(stencil("fused", $unit, "box25", $unit_rows, $unit_columns)),
+                bf16(tiled("dense", $unit, $unit_rows, $unit_columns)),
+            )*
             $($row,)*
         ]
     };
@@ -91,32 +130,14 @@ pub const ROWS: &[Row] = registry! {
         "avx2", 8, (6, 16), (6, 16), (6, 16);
         "neon", 4, (8, 8), (8, 8), (8, 8);
     }
-    // What one tier has alone, and candidates: other tiles, which the regret bench compares with the ones in force.
+    bf16 {
+        "avx512bf16", 16, (12, 32), (14, 32);
+    }
+    tile_units {
+        "amx", (32, 32);
+    }
+    // Candidates: other tiles, which the regret bench compares with the ones in force.
     single {
-        bf16(stencil("fused", "avx512bf16", "cross4", 12, 32));
-        bf16(stencil("fused", "avx512bf16", "cross5", 12, 32));
-        bf16(stencil("fused", "avx512bf16", "box9", 12, 32));
-        bf16(stencil("fused", "avx512bf16", "row3", 12, 32));
-        bf16(stencil("fused", "avx512bf16", "col3", 12, 32));
-        bf16(stencil("fused", "avx512bf16", "box25", 12, 32));
-        bf16(tiled("dense", "avx512bf16", 12, 32));
-        bf16(tiled("weightgradient", "avx512bf16", 14, 32));
-        bf16(stencil("stencilgradient", "avx512bf16", "cross4", 0, 16));
-        bf16(stencil("stencilgradient", "avx512bf16", "cross5", 0, 16));
-        bf16(stencil("stencilgradient", "avx512bf16", "box9", 0, 16));
-        bf16(stencil("stencilgradient", "avx512bf16", "row3", 0, 16));
-        bf16(stencil("stencilgradient", "avx512bf16", "col3", 0, 16));
-        bf16(stencil("stencilgradient", "avx512bf16", "box25", 0, 16));
-        bf16(elementwise("normalize", "avx512bf16", 16));
-        bf16(elementwise("statistics", "avx512bf16", 16));
-        bf16(elementwise("gradientstatistics", "avx512bf16", 16));
-        bf16(elementwise("normgradient", "avx512bf16", 16));
-        bf16(elementwise("relugradient", "avx512bf16", 16));
-        bf16(elementwise("scale", "avx512bf16", 16));
-        bf16(elementwise("pool", "avx512bf16", 16));
-        bf16(elementwise("unpool", "avx512bf16", 16));
-        bf16(elementwise("globalpool", "avx512bf16", 16));
-        bf16(elementwise("spread", "avx512bf16", 16));
         candidate(stencil("fused", "avx512", "cross5", 12, 32));
         candidate(stencil("fused", "avx512", "cross5", 8, 32));
         candidate(stencil("fused", "avx512", "cross5", 16, 16));

@@ -16,6 +16,9 @@ use std::sync::OnceLock;
 /// Every stencil has kernels; they lie in the order of [`Stencil::ALL`], which is that of its variants.
 const STENCILS: usize = Stencil::ALL.len();
 
+/// Pixels that runs are whole multiples of, at most: a larger block is two tiles of 16, and works on one.
+const LONGEST_TILE: usize = 16;
+
 /// The portable fused kernels of a type.
 macro_rules! portable_fused {
     ($dtype:literal) => {
@@ -80,7 +83,7 @@ impl<T: Element> KernelsOf<T> {
         match (row.function, stencil) {
             (Function::Conv(function), _) => {
                 let place = stencil.map_or(&mut self.dense, |stencil| &mut self.fused[stencil as usize]);
-                *place = ConvKernel::native(row.name, stencil, row.tile.0, function);
+                *place = ConvKernel::native(row.name, stencil, row.tile.0.min(LONGEST_TILE), function);
             }
             (Function::WeightGradient(function), _) => {
                 self.weight_gradient = WeightGradientKernel::native(row.name, function);
@@ -169,8 +172,10 @@ impl Kernels {
     /// The rows of one tier over the portable code; `isa` is available.
     fn overlay(isa: Isa) -> Self {
         let mut kernels = Kernels { isa, ..Kernels::portable() };
-        // In reverse, so that of several rows for one operator the registry's first one stays.
-        ffi::KERNELS.iter().rev().filter(|row| [isa, isa.base()].contains(&row.isa)).for_each(|row| kernels.put(row));
+        for layer in isa.layers() {
+            // In reverse, so that of several rows for one operator the registry's first one stays.
+            ffi::KERNELS.iter().rev().filter(|row| row.isa == *layer).for_each(|row| kernels.put(row));
+        }
         kernels
     }
 

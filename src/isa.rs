@@ -21,11 +21,13 @@ pub enum Isa {
     Avx512,
     /// [`Isa::Avx512`] with dot products of pairs of bf16 (`AVX512_BF16`): in f32 the same kernels. Of use to the feature `bf16` alone.
     Avx512Bf16,
+    /// [`Isa::Avx512Bf16`] with the tile unit (`AMX_TILE`, `AMX_BF16`) for convolutions of bf16, where Linux lets the process use it.
+    Amx,
 }
 
 impl Isa {
     /// Every tier, portable first.
-    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16];
+    pub const ALL: [Isa; 6] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
     /// The word used in kernel names, in `LEANRESNET_ISA` and on the command line.
     pub fn name(self) -> &'static str {
@@ -35,15 +37,25 @@ impl Isa {
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Bf16 => "avx512bf16",
+            Isa::Amx => "amx",
         }
     }
 
     /// The tier whose f32 kernels this one runs: itself, but for tiers that only add kernels of lower precision to another one's.
     #[must_use]
     pub fn base(self) -> Isa {
+        self.layers()[0]
+    }
+
+    /// The tiers whose kernels make up this one's, each in the place of those before it: a [`base`](Self::base), and what adds to it.
+    pub(crate) fn layers(self) -> &'static [Isa] {
         match self {
-            Isa::Avx512Bf16 => Isa::Avx512,
-            other => other,
+            Isa::Portable => &[Isa::Portable],
+            Isa::Neon => &[Isa::Neon],
+            Isa::Avx2 => &[Isa::Avx2],
+            Isa::Avx512 => &[Isa::Avx512],
+            Isa::Avx512Bf16 => &[Isa::Avx512, Isa::Avx512Bf16],
+            Isa::Amx => &[Isa::Avx512, Isa::Avx512Bf16, Isa::Amx],
         }
     }
 
@@ -55,7 +67,7 @@ impl Isa {
         }
         let has_kernels =
             |isa: Isa| isa == Isa::Portable || (ffi::KERNELS.iter().any(|kernel| kernel.isa == isa) && ffi::detected(isa));
-        has_kernels(self) && has_kernels(self.base())
+        self.layers().iter().copied().all(has_kernels)
     }
 
     /// The tiers that can run here, portable first.
@@ -74,7 +86,10 @@ impl Isa {
                 let name = name.to_string_lossy().into_owned();
                 name.parse::<Isa>().ok().filter(|isa| isa.is_available()).ok_or(name)
             }
-            None => Ok(Isa::available().filter(|isa| isa.base() == *isa).max().unwrap_or(Isa::Portable)),
+            // In this order: only who wants bf16 asks the operating system for the tile unit.
+            None => {
+                Ok(Isa::ALL.into_iter().filter(|isa| isa.base() == *isa && isa.is_available()).max().unwrap_or(Isa::Portable))
+            }
         });
         active.clone().map_err(|requested| unavailable(&requested))
     }

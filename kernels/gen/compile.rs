@@ -13,6 +13,8 @@ pub struct Target<'a> {
     pub manifest: &'a Path,
     pub all_kernels: bool,
     pub bf16: bool,
+    /// Tiles in plain C instead of those of the processor.
+    pub tile_model: bool,
 }
 
 /// Compiles every instruction set of the target. Returns the rows that are in the library now, and one message per failure.
@@ -47,6 +49,9 @@ fn compile_isa(target: &Target, isa: &Isa, rows: &[Row]) -> Result<(), String> {
     }
     for flag in isa.flags {
         build.flag(flag);
+    }
+    if isa.tile_unit && target.tile_model {
+        build.define("LEAN_TILE_MODEL", None);
     }
     let folder = target.out.join(isa.name);
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;

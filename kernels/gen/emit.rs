@@ -45,9 +45,10 @@ fn variant(isa: &str) -> &'static str {
 /// Rust source of `detected`, which asks processor and operating system for exactly the features that the flags assume.
 pub fn detection() -> String {
     let mut arms = String::new();
-    for Isa { arch, variant, features, .. } in ISAS {
+    for Isa { arch, variant, features, permission, .. } in ISAS {
         let macro_name = if *arch == "x86_64" { "is_x86_feature_detected" } else { "is_aarch64_feature_detected" };
-        let tests: Vec<String> = features.iter().map(|feature| format!("std::arch::{macro_name}!({feature:?})")).collect();
+        let detects = features.iter().map(|feature| format!("std::arch::{macro_name}!({feature:?})"));
+        let tests: Vec<String> = detects.chain(permission.map(|function| format!("{function}()"))).collect();
         let _ = writeln!(arms, "        #[cfg(target_arch = {arch:?})]\n        Isa::{variant} => {},", tests.join(" && "));
     }
     format!(

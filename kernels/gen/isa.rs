@@ -16,8 +16,12 @@ pub struct Isa {
     pub flags: &'static [&'static str],
     /// What the processor must report, in the words of `is_x86_feature_detected!` (which also asks the operating system).
     pub features: &'static [&'static str],
+    /// What else `src/ffi` must allow: a function there without arguments.
+    pub permission: Option<&'static str>,
     /// For a tier that only adds kernels of lower precision to those of another one: that one.
     pub base: Option<&'static str>,
+    /// True if convolutions run on a unit that multiplies tiles of 16 x 64 bytes, outside of the vector registers.
+    pub tile_unit: bool,
     /// True if a multiplication can take one lane of a register as its factor (no broadcasts needed).
     pub lane_fma: bool,
 }
@@ -32,7 +36,9 @@ pub const ISAS: &[Isa] = &[
         registers: 32,
         flags: &[],
         features: &["neon"],
+        permission: None,
         base: None,
+        tile_unit: false,
         lane_fma: true,
     },
     Isa {
@@ -43,7 +49,9 @@ pub const ISAS: &[Isa] = &[
         registers: 16,
         flags: &["-mavx2", "-mfma"],
         features: &["avx2", "fma"],
+        permission: None,
         base: None,
+        tile_unit: false,
         lane_fma: false,
     },
     Isa {
@@ -54,7 +62,9 @@ pub const ISAS: &[Isa] = &[
         registers: 32,
         flags: &["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
         features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"],
+        permission: None,
         base: None,
+        tile_unit: false,
         lane_fma: false,
     },
     Isa {
@@ -74,7 +84,31 @@ pub const ISAS: &[Isa] = &[
             "-mprefer-vector-width=512",
         ],
         features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512bf16", "avx2", "fma"],
+        permission: None,
         base: Some("avx512"),
+        tile_unit: false,
+        lane_fma: false,
+    },
+    Isa {
+        name: "amx",
+        arch: "x86_64",
+        variant: "Amx",
+        lanes: 16,
+        registers: 32,
+        flags: &[
+            "-mavx512f",
+            "-mavx512vl",
+            "-mavx512bw",
+            "-mavx512dq",
+            "-mavx512bf16",
+            "-mavx2",
+            "-mfma",
+            "-mprefer-vector-width=512",
+        ],
+        features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512bf16", "avx2", "fma"],
+        permission: Some("tiles::are_permitted"),
+        base: Some("avx512bf16"),
+        tile_unit: true,
         lane_fma: false,
     },
 ];

@@ -40,7 +40,9 @@ pub const DTYPES: &[&str] = &["f32", "bf16"];
 /// The file of a row's template.
 pub fn template(row: &Row) -> Option<&'static str> {
     let (_, file) = OPS.iter().find(|(op, _)| *op == row.op)?;
+    let has_tiles = super::isa::isa(row.isa).is_some_and(|isa| isa.tile_unit);
     Some(match (row.dtype, *file) {
+        ("bf16", "conv.c.in") if has_tiles => "convtiles.c.in",
         ("bf16", "conv.c.in") => "convbf16.c.in",
         ("bf16", "weightgradient.c.in") => "weightgradientbf16.c.in",
         (_, file) => file,

@@ -29,6 +29,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("pixels.c.in", include_str!("../templates/pixels.c.in")),
     ("conv.c.in", include_str!("../templates/conv.c.in")),
     ("convbf16.c.in", include_str!("../templates/convbf16.c.in")),
+    ("convtiles.c.in", include_str!("../templates/convtiles.c.in")),
     ("weightgradient.c.in", include_str!("../templates/weightgradient.c.in")),
     ("weightgradientbf16.c.in", include_str!("../templates/weightgradientbf16.c.in")),
     ("stencilgradient.c.in", include_str!("../templates/stencilgradient.c.in")),

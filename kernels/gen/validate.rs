@@ -24,7 +24,8 @@ fn check(row: &Row) -> Result<(), String> {
     if !name::DTYPES.contains(&row.dtype) {
         return Err("unknown type".into());
     }
-    let is_tiled = matches!(template, "conv.c.in" | "convbf16.c.in" | "weightgradient.c.in" | "weightgradientbf16.c.in");
+    let is_tiled =
+        matches!(template, "conv.c.in" | "convbf16.c.in" | "convtiles.c.in" | "weightgradient.c.in" | "weightgradientbf16.c.in");
     if row.dtype != "f32" && matches!(row.op, "grouped" | "accumulate" | "momentum" | "peak") {
         return Err("an operator of f32 alone".into());
     }
@@ -42,7 +43,14 @@ fn check(row: &Row) -> Result<(), String> {
         _ => {}
     }
     let (rows, columns) = row.tile;
-    if is_tiled {
+    if isa.tile_unit {
+        if template != "convtiles.c.in" {
+            return Err("the tile unit runs convolutions only".into());
+        }
+        if rows != PANEL {
+            return Err(format!("the tile unit holds {PANEL} x {PANEL} sums"));
+        }
+    } else if is_tiled {
         if !(1..=16).contains(&rows) {
             return Err("a tile has 1 to 16 rows (four quads)".into());
         }

@@ -32,9 +32,9 @@ typedef struct Fetch {
     end = fetch->run->end;               \
   }
 
-/* Sorts out the runs of a call of so many tiles, which make so many steps per four k, and how far a step goes: the last one comes to the
- * end of the last run. */
-static void begin_fetch(Fetch *fetch, const LeanConvArgs *a, uint64_t tiles, uint64_t steps_of_four) {
+/* Sorts out the runs of a call of so many tiles, which make so many steps together, and how far a step goes: the last one comes to the end of
+ * the last run. */
+static void begin_fetch(Fetch *fetch, const LeanConvArgs *a, uint64_t tiles, uint64_t steps) {
   Run *run = fetch->runs;
   uint64_t bytes = 0;
   for (int index = 0; index < LEAN_FETCHES; index++) {
@@ -50,7 +50,6 @@ static void begin_fetch(Fetch *fetch, const LeanConvArgs *a, uint64_t tiles, uin
   fetch->next = fetch->run->start;
   fetch->step = fetch->at_once = 0;
   if (bytes == 0 || tiles == 0) return;
-  const uint64_t steps = tiles * a->rows * ((a->k1 - a->k0) / 4) * steps_of_four;
   if (bytes <= LINE * steps) {
     fetch->step = (bytes + steps - 1) / steps;
   } else {

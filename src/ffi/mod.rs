@@ -1,6 +1,11 @@
 //! The generated kernels as the linker sees them. The only `extern "C"` of the crate.
 
 mod bindings;
+#[cfg_attr(
+    not(all(target_arch = "x86_64", feature = "c-kernels")),
+    allow(dead_code, reason = "named by the generated detection")
+)]
+mod tiles;
 
 pub(crate) use bindings::*;
 

@@ -8,7 +8,9 @@ use super::rows::{Epilogue, Layout, Residual, Source};
 use super::target::Target;
 use super::upcoming::Ahead;
 use crate::conv::pack::PackedWeights;
-use crate::ffi::{LEAN_FETCHES, LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs};
+use crate::ffi::{
+    LEAN_FETCHES, LEAN_FIRST, LEAN_FROM_OUTPUT, LEAN_LAST, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs,
+};
 use crate::stencil::Stencil;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -217,6 +219,12 @@ fn arguments<T: Element>(call: &ConvCall<'_, T>) -> LeanConvArgs {
     }
 }
 
+/// The flags of a run of `count` pixels, `done` of all of the call's: the first one configures the tiles that the last one releases (P6).
+fn flags_of_run(flags: u64, (done, count, total): (usize, usize, usize)) -> u64 {
+    let flag = |is_set: bool, flag: u32| if is_set { u64::from(flag) } else { 0 };
+    flags | flag(done == 0, LEAN_FIRST) | flag(done + count == total, LEAN_LAST)
+}
+
 /// Base addresses of output and residual.
 struct Bases<T> {
     y: *mut T,
@@ -290,7 +298,7 @@ fn fused<T: Element>(native: Native, stencil: Stencil, tile_rows: usize, call: &
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let (width, stride) = (call.width, call.stride);
-    let (ahead, all_pixels) = (call.ahead, call.rows.len() * width);
+    let (ahead, flags, all_pixels) = (call.ahead, args.flags, call.rows.len() * width);
     let mut h0 = call.rows.start;
     while h0 < call.rows.end {
         let end = if stride == 1 { run_end(call, h0) } else { h0 + 1 };
@@ -306,11 +314,13 @@ fn fused<T: Element>(native: Native, stencil: Stencil, tile_rows: usize, call: &
             }
             args.x[0] = neighbour(call.x, (first.0 * stride, first.1 * stride), (0, 0)).cast();
             bases.set(&mut args, first.0, first.1, count);
-            ahead.set::<T>(&mut args, ((h0 - call.rows.start) * width + done, count, all_pixels));
+            let part = ((h0 - call.rows.start) * width + done, count, all_pixels);
+            ahead.set::<T>(&mut args, part);
+            args.flags = flags_of_run(flags, part);
             // SAFETY: P1 by `check`: the pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the neighbours
             // that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that they lie side by side.
             // P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself. P3 by `check`.
-            // P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
+            // P4 by `ConvKernel::native`. P5: Rust code runs in the default environment. P6: `ffi::detected` asked, `flags_of_run`.
             unsafe { native(&raw const args) };
             done += count;
         }
@@ -335,7 +345,7 @@ fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T
     let bases = Bases::of(call);
     let Source { data, layout } = call.x;
     let merge = call.weights.rows == 1 && call.stride == 1;
-    let (ahead, all_pixels) = (call.ahead, call.rows.len() * call.width);
+    let (ahead, flags, all_pixels) = (call.ahead, args.flags, call.rows.len() * call.width);
     let mut h = call.rows.start;
     while h < call.rows.end {
         let end = if merge { run_end(call, h) } else { h + 1 };
@@ -348,10 +358,13 @@ fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T
                 args.x[row] = data.as_ptr().wrapping_add(at).cast();
             }
             bases.set(&mut args, h, done, count);
-            ahead.set::<T>(&mut args, ((h - call.rows.start) * call.width + done, count, all_pixels));
+            let part = ((h - call.rows.start) * call.width + done, count, all_pixels);
+            ahead.set::<T>(&mut args, part);
+            args.flags = flags_of_run(flags, part);
             // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
             // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself.
-            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
+            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment. P6: `ffi::detected` asked,
+            // `flags_of_run`.
             unsafe { native(&raw const args) };
             done += count;
         }
@@ -365,7 +378,7 @@ mod tests {
 
     #[test]
     fn runs_are_whole_tiles_and_leave_no_small_rest() {
-        for tile_rows in [1, 4, 6, 8, 14] {
+        for tile_rows in [1, 4, 6, 8, 14, 16] {
             for total in 1..400 {
                 let mut rest = total;
                 while rest > 0 {

@@ -1,0 +1,99 @@
+/* The tile unit (AMX-TILE, AMX-BF16) beside the vectors of avx512bf16.h: eight tiles of 16 rows of 64 bytes. A dot product of tiles takes 16
+ * cycles for 16 x 16 sums over 32 inputs, a load 8. Subnormals are zero on both sides, whatever MXCSR says.
+ *
+ * Own instructions instead of intrinsics: those of gcc 12 do not say what memory they read, so that stores before them may be left out. The
+ * compiler knows nothing of tiles, so their numbers are literals.
+ *
+ * With LEAN_TILE_MODEL the same operations are plain C, for tests on processors without the unit. */
+#include "avx512bf16.h"
+
+#define TILE_ROWS 16
+#define TILE_BYTES 64
+
+#ifndef LEAN_TILE_MODEL
+
+/* Palette 1; per tile its rows and the bytes of each. */
+typedef struct TileConfig {
+  uint8_t palette, start_row, reserved[14];
+  uint16_t bytes[16];
+  uint8_t rows[16];
+} TileConfig;
+static const TileConfig tile_config __attribute__((aligned(64))) = {
+    .palette = 1,
+    .bytes = {TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES},
+    .rows = {TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS, TILE_ROWS},
+};
+
+#define TILES_CONFIGURE() __asm__ volatile("ldtilecfg %0" : : "m"(tile_config) : "memory")
+#define TILES_RELEASE() __asm__ volatile("tilerelease" : : : "memory")
+/* Rows from p on, `step` bytes apart. */
+#define TILE_LOAD(tile, p, step) \
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(p), "r"((int64_t)(step)) : "memory")
+#define TILE_STORE(tile, p, step) \
+  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(p), "r"((int64_t)(step)) : "memory")
+/* sums += the dot products of pairs of a's rows and b's columns. */
+#define TILE_DOT(sums, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #sums : : : "memory")
+
+#else
+
+typedef union Tile {
+  float f32[TILE_ROWS][TILE_BYTES / 4];
+  uint16_t bf16[TILE_ROWS][TILE_BYTES / 2];
+} Tile;
+static _Thread_local Tile tiles[8];
+static _Thread_local int tiles_configured;
+
+/* What the unit does to a program at fault. */
+static inline void tiles_need(int configured) {
+  if (tiles_configured != configured) __builtin_trap();
+}
+static inline void tiles_configure(void) {
+  tiles_need(0); /* a call that did not release them */
+  tiles_configured = 1;
+  __builtin_memset(tiles, 0, sizeof tiles);
+}
+static inline void tiles_release(void) {
+  tiles_need(1);
+  tiles_configured = 0;
+}
+static inline void tile_load(Tile *tile, const void *p, int64_t step) {
+  tiles_need(1);
+  for (int row = 0; row < TILE_ROWS; row++) __builtin_memcpy(tile->bf16[row], (const char *)p + row * step, TILE_BYTES);
+}
+static inline void tile_store(const Tile *tile, void *p, int64_t step) {
+  tiles_need(1);
+  for (int row = 0; row < TILE_ROWS; row++) __builtin_memcpy((char *)p + row * step, tile->bf16[row], TILE_BYTES);
+}
+static inline float tile_widen(uint16_t x) { /* subnormals are zero */
+  const uint32_t bits = (x & 0x7f80) == 0 ? (uint32_t)(x & 0x8000) << 16 : (uint32_t)x << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+static inline float tile_flush(float x) { return x < 0x1p-126f && x > -0x1p-126f ? x * 0.0f : x; }
+/* As the manual has TDPBF16PS: the first values of all pairs in one chain of fused multiply-adds from zero, the second ones in another; then
+ * their sum is added. */
+static inline void tile_dot(Tile *sums, const Tile *a, const Tile *b) {
+  tiles_need(1);
+  for (int row = 0; row < TILE_ROWS; row++) {
+    for (int column = 0; column < TILE_BYTES / 4; column++) {
+      float chain[2] = {0.0f, 0.0f};
+      for (int pair = 0; pair < TILE_BYTES / 4; pair++) {
+        for (int second = 0; second < 2; second++) {
+          const float x = tile_widen(a->bf16[row][2 * pair + second]), y = tile_widen(b->bf16[pair][2 * column + second]);
+          chain[second] = tile_flush(__builtin_fmaf(x, y, chain[second]));
+        }
+      }
+      float *sum = &sums->f32[row][column];
+      *sum = tile_flush(tile_flush(*sum) + tile_flush(chain[0] + chain[1]));
+    }
+  }
+}
+
+#define TILES_CONFIGURE() tiles_configure()
+#define TILES_RELEASE() tiles_release()
+#define TILE_LOAD(tile, p, step) tile_load(&tiles[tile], p, step)
+#define TILE_STORE(tile, p, step) tile_store(&tiles[tile], p, step)
+#define TILE_DOT(sums, a, b) tile_dot(&tiles[sums], &tiles[a], &tiles[b])
+
+#endif
