@@ -160,7 +160,10 @@ fn sessions_and_pools() {
     let model = Model::random(&Network::preset("small").unwrap(), 1);
     refused(Session::builder(&model).max_batch(0).build(), "max_batch; expected at least 1, got 0");
     refused(Pool::new(0), "threads; expected at least 1, got 0");
-    refused(Network::preset("tiny"), "preset; expected one of small, base, imagenet, cifar10-s, cifar10-fast, got `tiny`");
+    refused(
+        Network::preset("tiny"),
+        "preset; expected one of small, base, imagenet, cifar10-s, cifar10-m, cifar10-fast, got `tiny`",
+    );
     refused("f16".parse::<Precision>(), "precision; expected one of f32, bf16, auto, got `f16`");
     let pixels = [0.0; 12];
     refused(Images::nchw_f32(&pixels, [1, 3, 2, 3]), "shape of images; expected 18 values (1 x 3 x 2 x 3), got 12 values");

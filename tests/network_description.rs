@@ -100,7 +100,7 @@ fn presets_are_those_of_the_comparison_with_other_engines() {
         assert!(Network::preset(name).is_ok());
     }
     let error = Network::preset("huge").unwrap_err().to_string();
-    assert_eq!(error, "preset; expected one of small, base, imagenet, cifar10-s, cifar10-fast, got `huge`");
+    assert_eq!(error, "preset; expected one of small, base, imagenet, cifar10-s, cifar10-m, cifar10-fast, got `huge`");
 }
 
 #[test]
@@ -109,6 +109,9 @@ fn presets_for_accuracy_state_their_blocks() {
     assert_eq!(network.to_string(), "3x32x32, stages 48x4 96x3 192x2 (lean box9), 10 classes");
     assert_eq!(network.parameter_count(), 267_130);
     assert!(network.stages().iter().all(|stage| (stage.block.norms, stage.block.relu_after_sum) == (2, true)));
+    let network = Network::preset("cifar10-m").unwrap();
+    assert_eq!(network.to_string(), "3x32x32, stages 64x6 128x5 256x4 (lean box9), 10 classes");
+    assert_eq!((network.parameter_count(), network.macs()), (828_490, 143_002_112));
     let text = "[network]\npreset = \"cifar10-s\"\nclasses = 100\n[network.block]\nstencil = \"cross5\"";
     let other = Network::from_toml(text).unwrap();
     assert_eq!((other.classes(), other.stages()[1].block.norms), (100, 2));
@@ -147,10 +150,13 @@ fn mistakes_are_named() {
         ("", "configuration; expected a table [network], got none"),
         (
             "[network]",
-            "network.stages; expected a list of stages, or a preset (small, base, imagenet, cifar10-s, cifar10-fast), got neither",
+            "network.stages; expected a list of stages, or a preset (small, base, imagenet, cifar10-s, cifar10-m, cifar10-fast), got neither",
         ),
         ("version = 2\n[network]\npreset = \"small\"", "version of the configuration; expected 1, got 2"),
-        ("[network]\npreset = \"tiny\"", "preset; expected one of small, base, imagenet, cifar10-s, cifar10-fast, got `tiny`"),
+        (
+            "[network]\npreset = \"tiny\"",
+            "preset; expected one of small, base, imagenet, cifar10-s, cifar10-m, cifar10-fast, got `tiny`",
+        ),
         (
             "[networks]",
             "configuration, line 1, column 2; expected one of `version`, `network`, `data`, `train`, got unknown field `networks`",

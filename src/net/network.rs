@@ -43,8 +43,8 @@ impl Network {
     /// The names that [`Network::preset`] knows.
     pub const PRESETS: &'static [&'static str] = preset::NAMES;
 
-    /// The network with this name: `small`, `base`, `cifar10-s`, `cifar10-fast` (32x32 images, 10 classes) or `imagenet` (224x224, 1000
-    /// classes). `cifar10-s` is tuned for accuracy and `cifar10-fast` for a short training; both are trained best by the recipes that
+    /// The network with this name: `small`, `base`, `cifar10-s`, `cifar10-m`, `cifar10-fast` (32x32 images, 10 classes) or `imagenet` (224x224, 1000
+    /// classes). `cifar10-s` and the larger `cifar10-m` are tuned for accuracy and `cifar10-fast` for a short training; both are trained best by the recipes that
     /// `RunConfig::from_toml` (feature `train`) knows.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use crate::net::table::{BlockTable, NetworkTable, StageTable, StemTable};
 use crate::stencil::Stencil;
 
 /// The names that [`table`] knows.
-pub(crate) const NAMES: &[&str] = &["small", "base", "imagenet", "cifar10-s", "cifar10-fast"];
+pub(crate) const NAMES: &[&str] = &["small", "base", "imagenet", "cifar10-s", "cifar10-m", "cifar10-fast"];
 
 /// The `[network]` table of a preset.
 ///
@@ -26,6 +26,11 @@ pub(crate) fn table(name: &str) -> Result<NetworkTable> {
         "cifar10-s" => {
             Ok(NetworkTable { stages: stages(&[(48, 4), (96, 3), (192, 2)]), block: accurate_block(), ..NetworkTable::default() })
         }
+        "cifar10-m" => Ok(NetworkTable {
+            stages: stages(&[(64, 6), (128, 5), (256, 4)]),
+            block: accurate_block(),
+            ..NetworkTable::default()
+        }),
         "cifar10-fast" => Ok(NetworkTable {
             stages: stages(&[(32, 1), (64, 2), (128, 2), (256, 1)]),
             block: accurate_block(),

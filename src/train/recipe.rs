@@ -4,8 +4,11 @@
 use toml::{Table, Value};
 
 /// Presets with the tables that they bring; the others have the defaults of the file grammar.
-const RECIPES: &[(&str, &str)] =
-    &[("cifar10-s", include_str!("recipes/cifar10-s.toml")), ("cifar10-fast", include_str!("recipes/cifar10-fast.toml"))];
+const RECIPES: &[(&str, &str)] = &[
+    ("cifar10-s", include_str!("recipes/cifar10-s.toml")),
+    ("cifar10-m", include_str!("recipes/cifar10-m.toml")),
+    ("cifar10-fast", include_str!("recipes/cifar10-fast.toml")),
+];
 
 /// The learning rate of `AdamW` where a file does not say one: other defaults, and those of recipes, are rates of SGD.
 const ADAMW_RATE: f64 = 1e-3;
@@ -159,7 +162,7 @@ mod tests {
 
     #[test]
     fn adamw_has_a_rate_of_its_own() {
-        for preset in ["small", "cifar10-s", "cifar10-fast"] {
+        for preset in ["small", "cifar10-s", "cifar10-m", "cifar10-fast"] {
             let train = |tables: &str| config(preset, tables).train;
             let adamw = train("[train]\noptimizer = { name = 'adamw' }");
             assert_eq!((adamw.optimizer, adamw.schedule.lr()), (OptimizerConfig::adamw(), 1e-3));
