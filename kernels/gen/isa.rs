@@ -26,6 +26,11 @@ pub struct Isa {
     pub lane_fma: bool,
 }
 
+/// AVX-512 with dot products of bf16: of its own tier, and of the vectors beside tiles.
+const AVX512_BF16_FLAGS: &[&str] =
+    &["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx512bf16", "-mavx2", "-mfma", "-mprefer-vector-width=512"];
+const AVX512_BF16_FEATURES: &[&str] = &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512bf16", "avx2", "fma"];
+
 /// Every instruction set, in ascending order of preference within an architecture.
 pub const ISAS: &[Isa] = &[
     Isa {
@@ -73,17 +78,8 @@ pub const ISAS: &[Isa] = &[
         variant: "Avx512Bf16",
         lanes: 16,
         registers: 32,
-        flags: &[
-            "-mavx512f",
-            "-mavx512vl",
-            "-mavx512bw",
-            "-mavx512dq",
-            "-mavx512bf16",
-            "-mavx2",
-            "-mfma",
-            "-mprefer-vector-width=512",
-        ],
-        features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512bf16", "avx2", "fma"],
+        flags: AVX512_BF16_FLAGS,
+        features: AVX512_BF16_FEATURES,
         permission: None,
         base: Some("avx512"),
         tile_unit: false,
@@ -95,17 +91,8 @@ pub const ISAS: &[Isa] = &[
         variant: "Amx",
         lanes: 16,
         registers: 32,
-        flags: &[
-            "-mavx512f",
-            "-mavx512vl",
-            "-mavx512bw",
-            "-mavx512dq",
-            "-mavx512bf16",
-            "-mavx2",
-            "-mfma",
-            "-mprefer-vector-width=512",
-        ],
-        features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx512bf16", "avx2", "fma"],
+        flags: AVX512_BF16_FLAGS,
+        features: AVX512_BF16_FEATURES,
         permission: Some("tiles::are_permitted"),
         base: Some("avx512bf16"),
         tile_unit: true,
