@@ -27,7 +27,7 @@ fn main() {
 }
 
 fn network(criterion: &mut Criterion, preset: &str, model: &Model, isa: Isa, (batch, threads): (usize, usize)) {
-    let [channels, height, width] = model.network().input();
+    let [channels, height, width] = model.input();
     let pixels = values(batch * channels * height * width);
     let pool = Pool::new(threads).expect("two threads");
     let session = Session::builder(model).isa(isa).pool(pool).max_batch(batch).build();

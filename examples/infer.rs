@@ -8,7 +8,7 @@ fn main() -> Result<()> {
         Some(path) => Model::load(path)?,
         None => Model::random(&Network::preset("small")?, 1),
     };
-    let [channels, height, width] = model.network().input();
+    let [channels, height, width] = model.input();
     // Four images of one grey each. Bytes, channels last, are what decoders of image files give.
     let (count, image) = (4, channels * height * width);
     let pixels: Vec<u8> = (0..count * image).map(|at| (at / image * 80) as u8).collect();

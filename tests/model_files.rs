@@ -23,7 +23,7 @@ fn sample() -> Model {
 }
 
 fn bits(model: &Model) -> Vec<(String, Vec<u32>)> {
-    parameters(model.network())
+    parameters(model.network().unwrap())
         .into_iter()
         .filter_map(|spec| {
             model.tensor(&spec.name).map(|(_, values)| (spec.name.clone(), values.iter().map(|v| v.to_bits()).collect()))
@@ -96,12 +96,12 @@ fn saved_models_come_back_bit_for_bit() {
     assert_eq!(fs::read(&path).unwrap(), loaded.to_bytes().unwrap());
     // Special values keep their bits too.
     let special = [f32::NAN.to_bits(), f32::NAN.to_bits() ^ 0x8000_0001, f32::INFINITY.to_bits(), 1, 0x8000_0000, 0x8000_0001];
-    let tensors = parameters(model.network()).into_iter().filter_map(|spec| {
+    let tensors = parameters(model.network().unwrap()).into_iter().filter_map(|spec| {
         let (shape, values) = model.tensor(&spec.name)?;
         let special = || special.iter().cycle().take(values.len()).map(|&bits| f32::from_bits(bits)).collect();
         Some((spec.name.clone(), shape.to_vec(), if spec.name.contains("norm") { special() } else { values.to_vec() }))
     });
-    let model = Model::from_tensors(model.network(), tensors).unwrap();
+    let model = Model::from_tensors(model.network().unwrap(), tensors).unwrap();
     assert_eq!(bits(&Model::from_bytes(&model.to_bytes().unwrap()).unwrap()), bits(&model));
 }
 
@@ -225,8 +225,17 @@ fn metadata_that_makes_no_sense_is_refused() {
     for (from, to, expected) in [
         ("\"version\":1", "\"version\":7", "version of the file; expected 1, got 7"),
         ("\"version\":1", "\"revision\":1", "version of the file; expected 1, got none"),
-        ("\"kind\":\"leanresnet\"", "\"kind\":\"graph\"", "kind of the network; expected \"leanresnet\", got \"graph\""),
-        ("\"kind\":\"leanresnet\",", "", "kind of the network; expected \"leanresnet\", got none"),
+        (
+            "\"kind\":\"leanresnet\"",
+            "\"kind\":\"tree\"",
+            "kind of the network; expected \"leanresnet\" or \"graph\", got \"tree\"",
+        ),
+        (
+            "\"kind\":\"leanresnet\"",
+            "\"kind\":\"graph\"",
+            "description of the graph; expected a valid one, got unknown field `block`",
+        ),
+        ("\"kind\":\"leanresnet\",", "", "kind of the network; expected \"leanresnet\" or \"graph\", got none"),
         ("\"input\":[3,8,8]", "\"input\":[3,8,0]", "network.input width; expected 1 to 65536, got 0"),
         ("\"blocks\":1", "\"blocks\":4000000000", "at most 1024 in all stages"),
         ("\"width\":4", "\"width\":4,\"colour\":1", "unknown field `colour`"),

@@ -37,7 +37,7 @@ pub fn evaluate(
     let [channels, height, width] = dataset.shape();
     let image = channels * height * width;
     let mut pixels = vec![0; batch * image];
-    let mut evaluation = Evaluation::new(model.network().classes());
+    let mut evaluation = Evaluation::new(model.classes());
     let mut seconds = 0.0;
     for start in (0..dataset.len()).step_by(batch) {
         if interrupt.received().is_some() {
@@ -63,18 +63,17 @@ pub fn evaluate(
 /// Checks that the model can read the images and knows their classes.
 fn check(model: &Model, dataset: &dyn Dataset) -> Result<(), Failure> {
     let hint = "--data names the data set that the model was trained on; leanresnet summary MODEL shows its input and classes";
-    let network = model.network();
     let mismatch = |what: &str, wanted: String, got: String| Err(Failure::usage(expected(what, wanted, got), hint));
-    if network.input() != dataset.shape() {
+    if model.input() != dataset.shape() {
         return mismatch(
             "images of the data set",
-            format!("{:?}, as the model's input", network.input()),
+            format!("{:?}, as the model's input", model.input()),
             format!("{:?}", dataset.shape()),
         );
     }
     let names = dataset.class_names();
-    if network.classes() != names.len() {
-        return mismatch("classes of the data set", format!("{}, as the model has", network.classes()), names.len().to_string());
+    if model.classes() != names.len() {
+        return mismatch("classes of the data set", format!("{}, as the model has", model.classes()), names.len().to_string());
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use leanresnet::Network;
+use leanresnet::{Model, Network};
 
 use crate::configuration::Configuration;
 use crate::failure::Failure;
@@ -34,7 +34,7 @@ impl NetworkSource {
         let mut configuration = match (&self.model, &self.config) {
             (Some(path), _) => match ShippedModel::named(path) {
                 Some(shipped) => Configuration::of_preset(shipped.name),
-                None => Configuration::of_network(model_source::load(path)?.model.network())?,
+                None => Configuration::of_network(model_source::load(path)?.model.network()?)?,
             },
             (None, Some(path)) => Configuration::read(path)?,
             (None, None) => Configuration::of_preset(self.preset.as_deref().unwrap_or("small")),
@@ -44,6 +44,16 @@ impl NetworkSource {
         }
         configuration.default_network();
         Ok(configuration)
+    }
+
+    /// The model, if the command line names one that is an imported graph and has no configuration.
+    pub fn graph_model(&self) -> Result<Option<Model>, Failure> {
+        match &self.model {
+            Some(path) if ShippedModel::named(path).is_none() && self.set.is_empty() => {
+                Ok(Some(model_source::load(path)?.model).filter(|model| model.graph().is_some()))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The network alone.

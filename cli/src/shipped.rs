@@ -45,9 +45,9 @@ mod tests {
     fn every_shipped_model_is_its_preset_with_names_and_a_history() {
         for shipped in &MODELS {
             let model = shipped.load().unwrap();
-            assert_eq!(model.network(), &Network::preset(shipped.name).unwrap(), "{}", shipped.name);
-            assert_eq!(model.class_names().len(), model.network().classes());
-            assert_eq!(model.preprocess().mean.len(), model.network().input()[0]);
+            assert_eq!(model.network().unwrap(), &Network::preset(shipped.name).unwrap(), "{}", shipped.name);
+            assert_eq!(model.class_names().len(), model.classes());
+            assert_eq!(model.preprocess().mean.len(), model.input()[0]);
             assert!(model.provenance().contains(&format!("on {}", shipped.data)), "{}", model.provenance());
         }
     }

@@ -8,3 +8,4 @@ pub(crate) mod region;
 pub(crate) mod segment;
 pub(crate) mod shared;
 pub(crate) mod tensor;
+pub(crate) mod window_pool;

@@ -127,9 +127,9 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// Copies rows of an image without a border into as many rows of one with a border on the left and right.
-pub(crate) fn copy_rows_inside<T: Copy>(from: &[T], to: &mut [T], extent: Extent) {
-    let (length, left) = (extent.width * extent.channels, extent.border * extent.channels);
+/// Copies rows of an image without a border into as many rows of one with a border, `left` pixels from its beginning.
+pub(crate) fn copy_rows_inside<T: Copy>(from: &[T], to: &mut [T], extent: Extent, left: usize) {
+    let (length, left) = (extent.width * extent.channels, left * extent.channels);
     for (from, to) in from.chunks_exact(length).zip(to.chunks_exact_mut(extent.row())) {
         to[left..left + length].copy_from_slice(from);
     }

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 use crate::exec::activation::Activation;
-use crate::net::plan::{Op, Plan, Step, TensorId};
+use crate::net::op::{Op, Step, TensorId};
+use crate::net::plan::Plan;
 
 /// Parts of a step whose time is measured: blocks have two, their convolutions.
 pub(crate) const PARTS: usize = 2;
@@ -79,7 +80,12 @@ fn parts<T: Activation>(plan: &Plan<T>, step: &Step<T>) -> Vec<Part> {
         |input, output| Part { name: name(), input, output, adds: false, kernel: None, macs: 0, weights: 0, other_weights: 0 };
     match &step.op {
         Op::Load { to } => vec![plain(Place::Caller(plan.input.iter().product()), Place::Tensor(*to))],
-        Op::Pad { from, to } => vec![plain(Place::Tensor(*from), Place::Tensor(*to))],
+        Op::Pad { from, to, .. } | Op::Pool { from, to, .. } | Op::GlobalPool { from, to } | Op::Flatten { from, to, .. } => {
+            vec![plain(Place::Tensor(*from), Place::Tensor(*to))]
+        }
+        Op::Add { from, to, .. } => vec![Part { adds: true, ..plain(Place::Tensor(*from), Place::Tensor(*to)) }],
+        Op::Relu { y } => vec![plain(Place::Tensor(*y), Place::Tensor(*y))],
+        Op::Output { from } => vec![plain(Place::Tensor(*from), Place::Worker(size_of::<f32>() * plan.classes))],
         Op::Convolve { from, to, conv, weights, add_to_output } => {
             let part = plain(Place::Tensor(*from), Place::Tensor(*to));
             let kernel = Some(conv.kernel.name);

@@ -5,6 +5,7 @@ use crate::conv::pack::PackedWeights;
 use crate::error::Result;
 use crate::net::architecture::{Block, BlockForm, Norm, Operator};
 use crate::net::model::Model;
+use crate::net::network::Network;
 use crate::stencil::Stencil;
 
 /// What happens to each output channel of a convolution: times `scale`, plus `shift`.
@@ -24,7 +25,8 @@ impl ChannelMap {
             return Self::identity(channels);
         }
         let value = |part: &str| values(model, &format!("{name}.{part}")).iter().map(|value| f64::from(*value));
-        let epsilon = f64::from(model.network().norm_epsilon());
+        // Only networks have norms.
+        let epsilon = f64::from(model.network().map_or(0.0, Network::norm_epsilon));
         let scale: Vec<f64> =
             value("weight").zip(value("running_var")).map(|(weight, variance)| weight / (variance + epsilon).sqrt()).collect();
         let shift =
@@ -109,7 +111,7 @@ fn convolution(model: &Model, name: &str, block: &Block, index: usize, map: &Cha
 }
 
 /// Packs a lean convolution. The centre of a `cross5` is a part of the diagonal of the matrix (of its blocks, for groups): one tap less.
-fn lean(
+pub(crate) fn lean(
     stencil: Stencil,
     width: usize,
     group_size: usize,

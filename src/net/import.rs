@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Result};
 use crate::io::container::{self, StoredTensor};
 use crate::net::mismatch::{Mismatch, Misshaped};
-use crate::net::model::Model;
+use crate::net::model::{Description, Model};
 use crate::net::network::Network;
 use crate::net::parameters::{ParameterRole, ParameterSpec, parameters};
 use crate::net::rename::renamed;
@@ -68,5 +68,6 @@ fn model(network: &Network, tensors: BTreeMap<String, StoredTensor<'_>>, source_
         };
         values.push((name, tensor.shape().to_vec(), floats));
     }
-    Model::from_named_tensors(network, values, source_name)?.with_provenance(format!("imported from {source_name}"))
+    Model::from_named_tensors(Description::Network(network.clone()), values, source_name)?
+        .with_provenance(format!("imported from {source_name}"))
 }

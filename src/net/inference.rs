@@ -9,7 +9,8 @@ use crate::exec::pool::Pool;
 use crate::exec::region::Region;
 use crate::isa::Isa;
 use crate::net::images::Images;
-use crate::net::plan::{Op, Plan};
+use crate::net::op::Op;
+use crate::net::plan::Plan;
 use crate::net::run::{Memory, Run};
 use crate::net::timing::{LayerTiming, Timer};
 
@@ -106,7 +107,14 @@ impl<T: Activation> Inference for Engine<T> {
                     kernels.push((format!("{}.conv2", step.name), block.second.kernel.name));
                 }
                 Op::PooledConvolve { pair, .. } => kernels.push((format!("{}.conv", step.name), pair.conv.kernel.name)),
-                Op::Load { .. } | Op::Pad { .. } => {}
+                Op::Load { .. }
+                | Op::Pad { .. }
+                | Op::Pool { .. }
+                | Op::GlobalPool { .. }
+                | Op::Flatten { .. }
+                | Op::Add { .. }
+                | Op::Relu { .. }
+                | Op::Output { .. } => {}
             }
         }
         kernels

@@ -6,7 +6,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::net::graph::Graph;
 use crate::net::initialise::initial_values;
+use crate::net::layers::{LayerSummary, layers};
 use crate::net::mismatch::Mismatch;
 use crate::net::network::Network;
 use crate::net::parameters::{ParameterRole, ParameterSpec, parameters};
@@ -37,11 +39,31 @@ pub struct Model {
 
 #[derive(Clone, PartialEq)]
 struct Inner {
-    network: Network,
+    description: Description,
     tensors: BTreeMap<String, Tensor>,
     preprocess: Preprocess,
     class_names: Vec<String>,
     provenance: String,
+}
+
+/// What a model computes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Description {
+    /// A network of this crate's own family.
+    Network(Network),
+    /// An imported graph.
+    Graph(Graph),
+}
+
+impl Description {
+    /// The tensors, without those that only files have.
+    fn held_parameters(&self) -> Vec<ParameterSpec> {
+        let all = match self {
+            Description::Network(network) => parameters(network),
+            Description::Graph(graph) => graph.parameters(),
+        };
+        all.into_iter().filter(is_held).collect()
+    }
 }
 
 #[derive(Clone, PartialEq)]
@@ -63,7 +85,7 @@ impl Model {
                 (spec.name, Tensor { shape: spec.shape, values })
             })
             .collect();
-        Self::assemble(network, tensors, format!("initialised with seed {seed}"))
+        Self::assemble(Description::Network(network.clone()), tensors, format!("initialised with seed {seed}"))
     }
 
     /// A model from tensors of (name, shape, values), in any order. Counters of batches are ignored.
@@ -72,12 +94,20 @@ impl Model {
     /// [`Error::Model`] that lists missing, unexpected, repeated and misshaped tensors, or names a value other than 0 outside of a
     /// stencil; [`Error::Shape`] if a shape and its number of values disagree.
     pub fn from_tensors(network: &Network, tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>) -> Result<Self> {
-        Self::from_named_tensors(network, tensors, "tensors")
+        Self::from_named_tensors(Description::Network(network.clone()), tensors, "tensors")
+    }
+
+    /// A model that runs a graph, from tensors as [`Graph::parameters`] lists them, in any order.
+    ///
+    /// # Errors
+    /// Those of [`Model::from_tensors`].
+    pub fn from_graph(graph: &Graph, tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>) -> Result<Self> {
+        Self::from_named_tensors(Description::Graph(graph.clone()), tensors, "tensors")
     }
 
     /// [`Model::from_tensors`] with the source's name for messages.
     pub(crate) fn from_named_tensors(
-        network: &Network,
+        description: Description,
         tensors: impl IntoIterator<Item = (String, Vec<usize>, Vec<f32>)>,
         source_name: &str,
     ) -> Result<Self> {
@@ -94,17 +124,20 @@ impl Model {
             }
             held.insert(name, Tensor { shape, values });
         }
-        let specs: Vec<ParameterSpec> = parameters(network).into_iter().filter(is_held).collect();
+        let specs = description.held_parameters();
         let found = held.iter().map(|(name, tensor)| (name.as_str(), &tensor.shape[..])).collect();
         Mismatch::between(&specs, &found).check(source_name)?;
         check_taps(source_name, specs.iter().map(|spec| (spec, &held[&spec.name].values[..])))?;
-        Ok(Self::assemble(network, held, String::new()))
+        Ok(Self::assemble(description, held, String::new()))
     }
 
-    fn assemble(network: &Network, tensors: BTreeMap<String, Tensor>, provenance: String) -> Self {
-        let preprocess = Preprocess::identity(network.input()[0]);
-        let class_names = network.class_names().to_vec();
-        Self { inner: Arc::new(Inner { network: network.clone(), tensors, preprocess, class_names, provenance }) }
+    fn assemble(description: Description, tensors: BTreeMap<String, Tensor>, provenance: String) -> Self {
+        let (channels, class_names) = match &description {
+            Description::Network(network) => (network.input()[0], network.class_names().to_vec()),
+            Description::Graph(graph) => (graph.input()[0], Vec::new()),
+        };
+        let preprocess = Preprocess::identity(channels);
+        Self { inner: Arc::new(Inner { description, tensors, preprocess, class_names, provenance }) }
     }
 
     /// The same with another map from bytes to inputs.
@@ -112,7 +145,7 @@ impl Model {
     /// # Errors
     /// [`Error::Invalid`] if it does not fit the network's input.
     pub fn with_preprocess(mut self, preprocess: Preprocess) -> Result<Self> {
-        preprocess.validate(self.network().input())?;
+        preprocess.validate(self.input())?;
         Arc::make_mut(&mut self.inner).preprocess = preprocess;
         Ok(self)
     }
@@ -122,7 +155,7 @@ impl Model {
     /// # Errors
     /// [`Error::Invalid`] if there are neither as many names as classes nor none, or a name cannot be printed.
     pub fn with_class_names(mut self, class_names: Vec<String>) -> Result<Self> {
-        validate::class_names(&class_names, self.network().classes())?;
+        validate::class_names(&class_names, self.classes())?;
         Arc::make_mut(&mut self.inner).class_names = class_names;
         Ok(self)
     }
@@ -141,8 +174,60 @@ impl Model {
     }
 
     /// The description of the network.
-    pub fn network(&self) -> &Network {
-        &self.inner.network
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an imported graph, which [`Model::graph`] has.
+    pub fn network(&self) -> Result<&Network> {
+        match &self.inner.description {
+            Description::Network(network) => Ok(network),
+            Description::Graph(_) => {
+                Err(Error::invalid("model", "a network of stem, stages and head", "an imported graph, which can only be run"))
+            }
+        }
+    }
+
+    /// The graph of a model that came from another program; `None` for the networks that this crate describes.
+    pub fn graph(&self) -> Option<&Graph> {
+        match &self.inner.description {
+            Description::Network(_) => None,
+            Description::Graph(graph) => Some(graph),
+        }
+    }
+
+    pub(crate) fn description(&self) -> &Description {
+        &self.inner.description
+    }
+
+    /// Channels, height, width of the images.
+    pub fn input(&self) -> [usize; 3] {
+        match &self.inner.description {
+            Description::Network(network) => network.input(),
+            Description::Graph(graph) => graph.input(),
+        }
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        match &self.inner.description {
+            Description::Network(network) => network.classes(),
+            Description::Graph(graph) => graph.classes(),
+        }
+    }
+
+    /// Size and cost of every layer, in forward order.
+    pub fn layers(&self) -> Vec<LayerSummary> {
+        match &self.inner.description {
+            Description::Network(network) => layers(network),
+            Description::Graph(graph) => graph.layers(),
+        }
+    }
+
+    /// Whether a stencil reads groups of several channels.
+    pub(crate) fn has_groups(&self) -> bool {
+        match &self.inner.description {
+            Description::Network(network) => network.stages().iter().any(|stage| stage.block.group_size > 1),
+            Description::Graph(graph) => graph.has_groups(),
+        }
     }
 
     /// How bytes become inputs. A new model has `byte / 255`.
@@ -171,9 +256,13 @@ impl Model {
 impl fmt::Debug for Model {
     /// Without the weights, which are too many to read.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { network, preprocess, provenance, .. } = &*self.inner;
+        let Inner { description, preprocess, provenance, .. } = &*self.inner;
         let mut output = f.debug_struct("Model");
-        output.field("network", network).field("preprocess", preprocess).field("provenance", provenance).finish_non_exhaustive()
+        output
+            .field("description", description)
+            .field("preprocess", preprocess)
+            .field("provenance", provenance)
+            .finish_non_exhaustive()
     }
 }
 

@@ -10,17 +10,19 @@ use serde_json::{Map, Value, json};
 use crate::error::{Error, Result};
 use crate::io::container::{self, Contents, StoredTensor};
 use crate::io::read::read_file;
+use crate::net::graph::Graph;
 use crate::net::mismatch::Mismatch;
-use crate::net::model::Model;
-use crate::net::network::Network;
-use crate::net::parameters::{ParameterRole, parameters};
+use crate::net::model::{Description, Model};
+use crate::net::parameters::{ParameterRole, ParameterSpec, parameters};
 use crate::net::preprocess::Preprocess;
 use crate::net::table::NetworkTable;
 
 /// Largest model file in bytes: that of the largest accepted network.
 const MAX_FILE: u64 = (4 << 31) + (32 << 20);
 /// The kind of network that this crate describes itself.
-const KIND: &str = "leanresnet";
+const NETWORK: &str = "leanresnet";
+/// The kind of an imported graph.
+const GRAPH: &str = "graph";
 
 /// The members of the metadata; others may be there.
 #[derive(Deserialize)]
@@ -72,7 +74,7 @@ impl Model {
 
     fn metadata(&self) -> Map<String, Value> {
         let members = json!({
-            "network": tagged(self.network()),
+            "network": tagged(self.description()),
             "preprocess": self.preprocess(),
             "class_names": self.class_names(),
             "provenance": self.provenance(),
@@ -89,14 +91,26 @@ impl Model {
             Some((shape, values)) => StoredTensor::f32(shape, values),
             None => counter.clone(),
         };
-        parameters(self.network()).into_iter().map(|spec| (spec.name.clone(), stored(&spec.name))).collect()
+        file_parameters(self.description()).into_iter().map(|spec| (spec.name.clone(), stored(&spec.name))).collect()
     }
 }
 
-/// The network with its kind, as it stands in model files and checkpoints.
-fn tagged(network: &Network) -> Value {
-    let mut value = json!({ "kind": KIND });
-    let fields = serde_json::to_value(network).expect("a valid network has only finite numbers, strings and tables");
+/// All tensors of a model's file.
+fn file_parameters(description: &Description) -> Vec<ParameterSpec> {
+    match description {
+        Description::Network(network) => parameters(network),
+        Description::Graph(graph) => graph.parameters(),
+    }
+}
+
+/// The description with its kind, as it stands in model files and checkpoints.
+fn tagged(description: &Description) -> Value {
+    let (kind, fields) = match description {
+        Description::Network(network) => (NETWORK, serde_json::to_value(network)),
+        Description::Graph(graph) => (GRAPH, serde_json::to_value(graph)),
+    };
+    let mut value = json!({ "kind": kind });
+    let fields = fields.expect("a valid description has only finite numbers, strings and tables");
     if let (Value::Object(tagged), Value::Object(fields)) = (&mut value, fields) {
         tagged.extend(fields);
     }
@@ -104,24 +118,33 @@ fn tagged(network: &Network) -> Value {
 }
 
 /// The inverse of [`tagged`].
-fn untagged(mut fields: Map<String, Value>, source_name: &str) -> Result<Network> {
+fn untagged(mut fields: Map<String, Value>, source_name: &str) -> Result<Description> {
     let damaged = |what: &str, expected: &str, got: String| Error::model(source_name, what, expected, got);
-    match fields.remove("kind") {
-        Some(Value::String(kind)) if kind == KIND => {}
-        Some(kind) => return Err(damaged("kind of the network", "\"leanresnet\"", kind.to_string())),
-        None => return Err(damaged("kind of the network", "\"leanresnet\"", "none".to_owned())),
+    let kind = fields.remove("kind").unwrap_or_default();
+    if kind.as_str() == Some(GRAPH) {
+        let graph = Graph::deserialize(Value::Object(fields));
+        return graph
+            .map(Description::Graph)
+            .map_err(|error| damaged("description of the graph", "a valid one", error.to_string()));
+    }
+    if kind.as_str() != Some(NETWORK) {
+        let got = if kind.is_null() { "none".to_owned() } else { kind.to_string() };
+        return Err(damaged("kind of the network", "\"leanresnet\" or \"graph\"", got));
     }
     let table = NetworkTable::deserialize(Value::Object(fields))
         .map_err(|error| damaged("description of the network", "the documented keys and values", error.to_string()))?;
-    table.resolve().map_err(|error| damaged("description of the network", "a network of this version", error.to_string()))
+    let network = table.resolve();
+    network
+        .map(Description::Network)
+        .map_err(|error| damaged("description of the network", "a network of this version", error.to_string()))
 }
 
 fn parse(bytes: &[u8], source_name: &str) -> Result<Model> {
     let Contents { metadata, tensors } = container::read(bytes, source_name)?;
     let members = Members::deserialize(Value::Object(metadata))
         .map_err(|error| Error::model(source_name, "metadata", "network, preprocess, class_names and provenance", error))?;
-    let network = untagged(members.network, source_name)?;
-    let specs = parameters(&network);
+    let description = untagged(members.network, source_name)?;
+    let specs = file_parameters(&description);
     Mismatch::between(&specs, &tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape())).collect())
         .check(source_name)?;
     for spec in &specs {
@@ -133,7 +156,7 @@ fn parse(bytes: &[u8], source_name: &str) -> Result<Model> {
         }
     }
     let values = tensors.into_iter().filter_map(|(name, tensor)| Some((name, tensor.shape().to_vec(), tensor.to_f32()?)));
-    Model::from_named_tensors(&network, values, source_name)?
+    Model::from_named_tensors(description, values, source_name)?
         .with_preprocess(members.preprocess)
         .and_then(|model| model.with_class_names(members.class_names))
         .and_then(|model| model.with_provenance(members.provenance))

@@ -99,7 +99,7 @@ pub fn parameters(network: &Network) -> Vec<ParameterSpec> {
     forward_layers(network).into_iter().flat_map(|layer| layer.parameters).collect()
 }
 
-fn spec(layer: &str, name: &str, shape: &[usize], role: ParameterRole, fan_in: usize) -> ParameterSpec {
+pub(crate) fn spec(layer: &str, name: &str, shape: &[usize], role: ParameterRole, fan_in: usize) -> ParameterSpec {
     ParameterSpec { name: format!("{layer}.{name}"), shape: shape.to_vec(), role, fan_in }
 }
 

@@ -13,12 +13,12 @@ use crate::exec::tensor::Extent;
 use crate::kernel::conv::ConvKernel;
 use crate::net::architecture::{Block, ConnectionForm, Operator};
 use crate::net::fold;
+use crate::net::graph;
 use crate::net::images::ByteMap;
-use crate::net::model::Model;
+use crate::net::model::{Description, Model};
+use crate::net::network::Network;
+use crate::net::op::{Op, Step, TensorId};
 use crate::stencil::Stencil;
-
-/// A tensor of the plan: an index of [`Plan::tensors`].
-pub(crate) type TensorId = usize;
 
 /// A tensor of activations.
 pub(crate) struct PlannedTensor {
@@ -26,36 +26,11 @@ pub(crate) struct PlannedTensor {
     /// True if it carries activations from one stage to the next; others live within a stage, one image at a time.
     pub(crate) between_stages: bool,
     /// True if every step that writes it is followed by those that read it: other steps may use its memory after that.
-    is_scratch: bool,
+    pub(crate) is_scratch: bool,
 }
 
 /// Activations of a group of images that go through a stage together, in bytes: what stays in the second level of cache.
-const GROUP_BYTES: usize = 1 << 20;
-
-/// One operator.
-pub(crate) enum Op<T> {
-    /// Images into the inside of a tensor.
-    Load { to: TensorId },
-    /// An image into the inside of a larger one.
-    Pad { from: TensorId, to: TensorId },
-    /// to (+)= convolution of from.
-    Convolve { from: TensorId, to: TensorId, conv: Convolution<T>, weights: PackedWeights<T>, add_to_output: bool },
-    /// y += second(first(y)), two lean convolutions; `middle` holds what lies between when they run apart.
-    Block { y: TensorId, middle: TensorId, block: InPlaceBlock<T>, weights: Box<[PackedWeights<T>; 2]> },
-    /// 2x2 average pool and 1x1 convolution, in the order that the network says.
-    PooledConvolve { from: TensorId, to: TensorId, pair: PooledConvolution<T>, weights: PackedWeights<T> },
-    /// Global average pool and linear layer, in f32; the extents are those of one image's pixel.
-    Head { from: TensorId, conv: Convolution, weights: PackedWeights },
-}
-
-/// An operator with the name of its layer, which no other step has.
-pub(crate) struct Step<T> {
-    pub(crate) name: String,
-    pub(crate) op: Op<T>,
-    /// Multiply-adds for an image, of a block's convolutions each, as the network states them: folding may have saved some, moving a
-    /// channel is none, and channels that are there for the kernels' sake do not count.
-    pub(crate) macs: [u64; 2],
-}
+pub(crate) const GROUP_BYTES: usize = 1 << 20;
 
 /// What a session executes; shared by forks.
 pub(crate) struct Plan<T> {
@@ -73,7 +48,10 @@ pub(crate) struct Plan<T> {
 impl<T: Activation> Plan<T> {
     /// The plan of a model on one instruction set.
     pub(crate) fn new(model: &Model, kernels: &'static Kernels) -> Result<Arc<Self>> {
-        let network = model.network();
+        let network = match model.description() {
+            Description::Network(network) => network,
+            Description::Graph(graph) => return graph::lower(model, graph, kernels),
+        };
         let plan = Plan {
             kernels,
             tensors: Vec::new(),
@@ -83,7 +61,7 @@ impl<T: Activation> Plan<T> {
             input: network.input(),
             classes: network.classes(),
         };
-        Lowering { model, plan }.run().map(Arc::new)
+        Lowering { model, network, plan }.run().map(Arc::new)
     }
 
     /// The steps of a stage.
@@ -104,23 +82,24 @@ impl<T: Activation> Plan<T> {
 
     /// The output image of an operator.
     pub(crate) fn output_extent(&self, op: &Op<T>) -> Extent {
-        let tensor = match op {
-            Op::Load { to } | Op::Pad { to, .. } | Op::Convolve { to, .. } | Op::PooledConvolve { to, .. } => *to,
-            Op::Block { y, .. } => *y,
-            Op::Head { conv, .. } => return conv.output,
-        };
-        self.tensors[tensor].extent
+        match (op, op.output()) {
+            (Op::Head { conv, .. }, _) => conv.output,
+            (Op::Output { from }, _) => self.tensors[*from].extent,
+            (_, Some(tensor)) => self.tensors[tensor].extent,
+            (_, None) => unreachable!("all operators but the last one write a tensor"),
+        }
     }
 }
 
 struct Lowering<'a, T> {
     model: &'a Model,
+    network: &'a Network,
     plan: Plan<T>,
 }
 
 impl<T: Activation> Lowering<'_, T> {
     fn run(mut self) -> Result<Plan<T>> {
-        let network = self.model.network();
+        let network = self.network;
         let sizes = network.stage_sizes();
         let mut x = self.stem(sizes[0])?;
         for (index, stage) in network.stages().iter().enumerate() {
@@ -175,12 +154,12 @@ impl<T: Activation> Lowering<'_, T> {
 
     /// Bytes of the weights of a stage's blocks.
     fn weight_bytes(&self, stage: usize) -> usize {
-        let stage = &self.model.network().stages()[stage];
+        let stage = &self.network.stages()[stage];
         size_of::<T>() * stage.blocks * stage.width * stage.block.products(stage.width).iter().sum::<usize>()
     }
 
     fn stem(&mut self, [height, width]: [usize; 2]) -> Result<TensorId> {
-        let network = self.model.network();
+        let network = self.network;
         let (stem, [channels, input_height, input_width]) = (network.stem(), network.input());
         let outputs = network.stages()[0].width;
         let border = (stem.kernel - 1) / 2;
@@ -196,9 +175,9 @@ impl<T: Activation> Lowering<'_, T> {
     }
 
     fn connection(&mut self, index: usize, x: TensorId, [height, width]: [usize; 2], outputs: usize) -> Result<TensorId> {
-        let connection = self.model.network().connection();
+        let connection = self.network.connection();
         let (name, from) = (format!("connections.{index}"), self.extent(x));
-        let inputs = self.model.network().stages()[index].width;
+        let inputs = self.network.stages()[index].width;
         let weights = fold::dense_with_norm(self.model, &name, connection.norm, inputs, outputs, connection.form.kernel())?;
         let output = self.activations(Self::extent_of([height, width], outputs), true);
         match connection.form {
@@ -214,7 +193,7 @@ impl<T: Activation> Lowering<'_, T> {
             }
             ConnectionForm::StridedConv => {
                 let padded = self.scratch(from.with_border(1));
-                self.push(&format!("{name}.pad"), Op::Pad { from: x, to: padded }, 0, [0; 2]);
+                self.push(&format!("{name}.pad"), Op::Pad { from: x, to: padded, at: [1; 2] }, 0, [0; 2]);
                 self.convolve(&format!("{name}.conv"), padded, output, weights, (2, true), false);
             }
         }
@@ -233,9 +212,9 @@ impl<T: Activation> Lowering<'_, T> {
         let (name1, name2) = (format!("{name}.conv1"), format!("{name}.conv2"));
         if block.operator == Operator::Dense {
             let padded = self.scratch(extent.with_border(1));
-            self.push(&format!("{name1}.pad"), Op::Pad { from: x, to: padded }, 0, [0; 2]);
+            self.push(&format!("{name1}.pad"), Op::Pad { from: x, to: padded, at: [1; 2] }, 0, [0; 2]);
             self.convolve(&name1, padded, middle, first, (1, true), false);
-            self.push(&format!("{name2}.pad"), Op::Pad { from: middle, to: padded }, 0, [0; 2]);
+            self.push(&format!("{name2}.pad"), Op::Pad { from: middle, to: padded, at: [1; 2] }, 0, [0; 2]);
             self.convolve(&name2, padded, x, second, (1, block.relu_after_sum), true);
             return Ok(());
         }
@@ -273,7 +252,7 @@ impl<T: Activation> Lowering<'_, T> {
 
     fn head(&mut self, x: TensorId) -> Result<()> {
         let (classes, held) = (self.plan.classes, self.extent(x).channels);
-        let channels = self.model.network().stages().last().map_or(0, |stage| stage.width);
+        let channels = self.network.stages().last().map_or(0, |stage| stage.width);
         let (weight, bias) = (fold::values(self.model, "head.weight"), fold::values(self.model, "head.bias"));
         let weights = PackedWeights::dense(channels, classes, 1, weight, bias)?;
         let pixel = |channels| Extent::new(1, 1, channels);

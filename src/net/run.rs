@@ -11,7 +11,8 @@ use crate::exec::shared::SharedBuffer;
 use crate::exec::tensor::{Activations, Extent, copy_rows_inside};
 use crate::kernel::rows::Residual;
 use crate::net::images::Images;
-use crate::net::plan::{Op, Plan, TensorId};
+use crate::net::op::{Op, TensorId};
+use crate::net::plan::Plan;
 use crate::net::split::{self, Cut, Part};
 use crate::net::timing::{Lap, Timer};
 
@@ -35,9 +36,13 @@ impl<T: Activation> Memory<T> {
         let scratch = |op: &Op<T>| match op {
             Op::Block { block, .. } => block.ring_elements(),
             Op::PooledConvolve { pair, .. } => pair.scratch_elements(),
-            Op::Load { .. } | Op::Pad { .. } | Op::Convolve { .. } | Op::Head { .. } => 0,
+            _ => 0,
         };
-        let pooled = |op: &Op<T>| if let Op::Head { conv, .. } = op { group * conv.input.channels } else { 0 };
+        let pooled = |op: &Op<T>| match op {
+            Op::Head { conv, .. } => group * conv.input.channels,
+            Op::GlobalPool { to, .. } => plan.tensors[*to].extent.channels,
+            _ => 0,
+        };
         let most_pooled = plan.steps.iter().map(|step| pooled(&step.op)).max().unwrap_or(0);
         let most = plan.steps.iter().map(|step| scratch(&step.op)).max().unwrap_or(0);
         Memory {
@@ -122,13 +127,13 @@ impl<'a, T: Activation> Run<'a, T> {
                 let origin = (extent.border * extent.channels, extent.row(), extent.channels);
                 self.images.copy_rows(image, rows, &mut band, origin, &self.plan.byte_map);
             }
-            Op::Pad { from, to } => {
+            Op::Pad { from, to, at: [top, left] } => {
                 let (from_extent, extent) = (tensors[*from].extent, tensors[*to].extent);
-                let inside = rows.start + extent.border..rows.end + extent.border;
+                let inside = rows.start + top..rows.end + top;
                 let x = tensors[*from].read(slot(*from));
                 let mut y = tensors[*to].write_rows(slot(*to), inside);
                 let source = &x[rows.start * from_extent.row()..rows.end * from_extent.row()];
-                copy_rows_inside(source, &mut y, extent);
+                copy_rows_inside(source, &mut y, extent, *left);
             }
             Op::Convolve { from, to, conv, weights, add_to_output, .. } => {
                 let x = tensors[*from].read(slot(*from));
@@ -150,8 +155,33 @@ impl<'a, T: Activation> Run<'a, T> {
                 let mut output = tensors[to].write_part(slot(to), rows.clone(), part.panels);
                 conv.run(&weights[half], (&x, conv.input_layout()), output.target(rows.start), residual, rows);
             }
+            Op::Pool { from, to, pool } => {
+                let (x, mut y) = (tensors[*from].read(slot(*from)), tensors[*to].write_rows(slot(*to), rows.clone()));
+                pool.run((&x, tensors[*from].extent), (&mut y, tensors[*to].extent), rows);
+            }
+            Op::GlobalPool { from, to } => {
+                let (x, mut y) = (tensors[*from].read(slot(*from)), tensors[*to].write(slot(*to)));
+                let mut means = self.memory.pooled.write(worker..worker + 1);
+                self.global_pool(&x, &mut means[..y.len()]);
+                y.iter_mut().zip(means.iter()).for_each(|(y, mean)| *y = T::nearest(*mean));
+            }
+            Op::Flatten { from, to, channels } => {
+                let (x, mut y) = (tensors[*from].read(slot(*from)), tensors[*to].write(slot(*to)));
+                flatten(&x, tensors[*from].extent, &mut y[..channels * tensors[*from].extent.pixels()]);
+            }
+            Op::Add { from, to, relu } => {
+                let (from_extent, extent) = (tensors[*from].extent, tensors[*to].extent);
+                let x = tensors[*from].read(slot(*from));
+                let mut y = tensors[*to].write_rows(slot(*to), rows.clone());
+                add(&x[rows.start * from_extent.row()..rows.end * extent.row()], &mut y, *relu);
+            }
+            Op::Relu { y } => relu(&mut tensors[*y].write_rows(slot(*y), rows)),
             Op::Head { from, conv, weights } => {
                 self.head(*from, (conv, weights), image..image + 1, part.panels, temporary, worker);
+            }
+            Op::Output { from } => {
+                let (x, mut logits) = (tensors[*from].read(slot(*from)), self.memory.logits.write(image..image + 1));
+                logits.iter_mut().zip(x.iter()).for_each(|(logit, x)| *logit = x.widened());
             }
         }
         lap.end(index, half);
@@ -172,14 +202,19 @@ impl<'a, T: Activation> Run<'a, T> {
         let pooled = &mut pooled[..images.len() * conv.input.channels];
         for (pixel, image) in pooled.chunks_exact_mut(conv.input.channels).zip(images.clone()) {
             let x = tensor.read(self.slot(from, image, temporary));
-            let factor = pixel.len() as f32 / x.len() as f32;
-            T::kernels(self.plan.kernels).elementwise.global_pool(&x, pixel, factor);
+            self.global_pool(&x, pixel);
         }
         // An image's logits are a pixel, and a tile of their own: a column of pixels.
         let column = |extent: Extent| Extent { height: images.len(), ..extent };
         let conv = Convolution { input: column(conv.input), output: column(conv.output), ..*conv };
         let mut logits = self.memory.logits.write_part(images.clone(), panels);
         conv.run(weights, (pooled, conv.input_layout()), logits.target(0), Residual::None, 0..images.len());
+    }
+
+    /// The mean of the pixels of an image.
+    fn global_pool(&self, x: &[T], mean: &mut [f32]) {
+        let factor = mean.len() as f32 / x.len() as f32;
+        T::kernels(self.plan.kernels).elementwise.global_pool(x, mean, factor);
     }
 
     /// One group of images through a whole stage.
@@ -217,14 +252,7 @@ impl<'a, T: Activation> Run<'a, T> {
 
     /// True if an operator leaves its image in a tensor between stages, so that another image may follow.
     fn ends_image(&self, op: &Op<T>) -> bool {
-        match op {
-            Op::Load { to }
-            | Op::Pad { to, .. }
-            | Op::Convolve { to, .. }
-            | Op::PooledConvolve { to, .. }
-            | Op::Block { y: to, .. } => self.plan.tensors[*to].between_stages,
-            Op::Head { .. } => true,
-        }
+        op.output().is_none_or(|to| self.plan.tensors[to].between_stages)
     }
 }
 
@@ -251,5 +279,26 @@ impl<T: Activation> Program for Run<'_, T> {
         let mut lap = Lap::start(self.timer);
         let part = cut.part(part, self.plan, &self.plan.steps[step].op);
         self.part((step, half), (image, image), part, worker, &mut lap);
+    }
+}
+
+/// Pixels of channels as channels of pixels: all of the first channel, then those of the next, as long as `y` has room.
+fn flatten<T: Copy>(x: &[T], extent: Extent, y: &mut [T]) {
+    for (channel, y) in y.chunks_exact_mut(extent.pixels()).enumerate() {
+        y.iter_mut().zip(x.chunks_exact(extent.channels)).for_each(|(y, pixel)| *y = pixel[channel]);
+    }
+}
+
+fn add<T: Activation>(x: &[T], y: &mut [T], with_relu: bool) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = T::nearest(y.widened() + x.widened()));
+    if with_relu {
+        relu(y);
+    }
+}
+
+/// What is below 0 becomes 0; NaN stays.
+fn relu<T: Activation>(y: &mut [T]) {
+    for y in y {
+        *y = if y.widened() < 0.0 { T::default() } else { *y };
     }
 }

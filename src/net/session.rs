@@ -103,8 +103,7 @@ impl SessionBuilder {
 
     /// What [`Precision::Auto`] goes by; `None` where there is nothing to choose.
     fn calibration(&self, isa: Isa) -> Result<Option<Calibration>> {
-        let has_groups = self.model.network().stages().iter().any(|stage| stage.block.group_size > 1);
-        if self.precision == Precision::Auto && !has_groups { Calibration::of(isa) } else { Ok(None) }
+        if self.precision == Precision::Auto && !self.model.has_groups() { Calibration::of(isa) } else { Ok(None) }
     }
 }
 

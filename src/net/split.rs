@@ -8,7 +8,8 @@ use crate::conv::pack::panels;
 use crate::exec::activation::Activation;
 use crate::exec::shared::PANEL_BITS;
 use crate::exec::tensor::Extent;
-use crate::net::plan::{Op, Plan};
+use crate::net::op::Op;
+use crate::net::plan::Plan;
 
 /// What one task of an operator computes of one image.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +53,10 @@ impl Cut {
     pub(super) fn new<T: Activation>(plan: &Plan<T>, op: &Op<T>, half: usize, threads: usize) -> Self {
         let rows = plan.output_extent(op).height;
         match op {
-            Op::Load { .. } | Op::Pad { .. } => Cut { rows: rows.min(threads), panels: 1 },
+            Op::Load { .. } | Op::Pad { .. } | Op::Pool { .. } | Op::Add { .. } | Op::Relu { .. } => {
+                Cut { rows: rows.min(threads), panels: 1 }
+            }
+            Op::GlobalPool { .. } | Op::Flatten { .. } | Op::Output { .. } => Cut { rows: 1, panels: 1 },
             Op::PooledConvolve { pair, .. } if !pair.pool_first => Cut { rows: rows.min(threads), panels: 1 },
             Op::PooledConvolve { pair, .. } => Cut::of_convolution(pair.conv.output, threads),
             Op::Convolve { conv, .. } => Cut::of_convolution(conv.output, threads),

@@ -32,7 +32,10 @@ pub(crate) fn check_taps<'a>(
         return Err(Error::model(
             source_name,
             format!("{} outside of its stencil", spec.name),
-            format!("zeros outside of {stencil} (the smallest stencil that fits the file is {})", smallest_stencil(&used)),
+            format!(
+                "zeros outside of {stencil} (the smallest stencil that fits the file is {})",
+                smallest_stencil(&used).map_or("none", Stencil::name)
+            ),
             format!("{:?} in row {row}, column {column} of channel {}", values[outside], outside / (mask.len() * spec.shape[1])),
         ));
     }
@@ -55,11 +58,11 @@ fn check_shift(source_name: &str, name: &str, values: &[f32]) -> Result<()> {
     }
 }
 
-/// The name of the stencil with the fewest taps that has all taps that are `used`.
-fn smallest_stencil(used: &[bool]) -> &'static str {
+/// The stencil with the fewest taps that has all taps that are `used`, the values of a square row by row.
+pub(crate) fn smallest_stencil(used: &[bool]) -> Option<Stencil> {
     let fits = |mask: &[bool]| mask.len() == used.len() && used.iter().zip(mask).all(|(used, tap)| *tap || !used);
     let fitting = Stencil::ALL.iter().filter(|stencil| fits(&stencil.mask()));
-    fitting.min_by_key(|stencil| stencil.taps().len()).map_or("none", |stencil| stencil.name())
+    fitting.min_by_key(|stencil| stencil.taps().len()).copied()
 }
 
 #[cfg(test)]
@@ -69,12 +72,12 @@ mod tests {
     #[test]
     fn smallest_stencil_has_all_used_taps() {
         let used = |taps: &[usize]| (0..9).map(|index| taps.contains(&index)).collect::<Vec<bool>>();
-        assert_eq!(smallest_stencil(&used(&[])), "row3");
-        assert_eq!(smallest_stencil(&used(&[1, 7])), "col3");
-        assert_eq!(smallest_stencil(&used(&[1, 3, 7])), "cross4");
-        assert_eq!(smallest_stencil(&used(&[1, 4])), "col3");
-        assert_eq!(smallest_stencil(&used(&[1, 3, 4])), "cross5");
-        assert_eq!(smallest_stencil(&used(&[1, 2])), "box9");
-        assert_eq!(smallest_stencil(&[true; 25]), "box25");
+        assert_eq!(smallest_stencil(&used(&[])), Some(Stencil::Row3));
+        assert_eq!(smallest_stencil(&used(&[1, 7])), Some(Stencil::Col3));
+        assert_eq!(smallest_stencil(&used(&[1, 3, 7])), Some(Stencil::Cross4));
+        assert_eq!(smallest_stencil(&used(&[1, 4])), Some(Stencil::Col3));
+        assert_eq!(smallest_stencil(&used(&[1, 3, 4])), Some(Stencil::Cross5));
+        assert_eq!(smallest_stencil(&used(&[1, 2])), Some(Stencil::Box9));
+        assert_eq!(smallest_stencil(&[true; 25]), Some(Stencil::Box25));
     }
 }

@@ -7,6 +7,7 @@ mod common;
 mod bits;
 mod divergence;
 mod gradients;
+mod graphs;
 mod mixed;
 mod networks;
 mod oracle;

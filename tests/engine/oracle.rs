@@ -32,7 +32,7 @@ pub(crate) struct Oracle<'a, T> {
 impl<'a, T: Real> Oracle<'a, T> {
     pub(crate) fn new(model: &'a Model, mode: Mode) -> Self {
         let mut oracle = Oracle { model, mode, network: Network { layers: Vec::new() }, names: Vec::new() };
-        let network = model.network();
+        let network = model.network().unwrap();
         let stem = network.stem();
         oracle.convolution("stem", (stem.kernel, stem.stride), (network.input()[0], network.stages()[0].width));
         for (index, stage) in network.stages().iter().enumerate() {
@@ -73,7 +73,7 @@ impl<'a, T: Real> Oracle<'a, T> {
         Some(Norm {
             weight: self.tensor(&format!("{name}.weight")),
             bias: self.tensor(&format!("{name}.bias")),
-            epsilon: f64::from(self.model.network().norm_epsilon()),
+            epsilon: f64::from(self.model.network().unwrap().norm_epsilon()),
             running,
         })
     }
@@ -103,7 +103,7 @@ impl<'a, T: Real> Oracle<'a, T> {
 
     fn connection(&mut self, stage: usize, channels: (usize, usize)) {
         let name = format!("connections.{}", stage - 1);
-        match self.model.network().connection().form {
+        match self.model.network().unwrap().connection().form {
             ConnectionForm::PoolConv => {
                 self.push("", Layer::AveragePool);
                 self.convolution(&name, (1, 1), channels);
@@ -196,7 +196,7 @@ impl<'a, T: Real> Oracle<'a, T> {
     /// Stencil weights in the layout of model files.
     fn stored_spatial(&self, name: &str, values: &[f64]) -> Vec<f64> {
         let stage: usize = name.split('.').nth(1).and_then(|stage| stage.parse().ok()).expect("a block's tensor");
-        let stage = &self.model.network().stages()[stage];
+        let stage = &self.model.network().unwrap().stages()[stage];
         let stencil = stencil_of(&stage.block, usize::from(name.contains(".conv2.")));
         let mut stored = vec![0.0; stage.width * stencil.side() * stencil.side()];
         for (value, position) in values.iter().zip(stored_positions(stencil, stage.width, 1)) {
@@ -257,6 +257,6 @@ fn stored_positions(stencil: Stencil, channels: usize, group: usize) -> Vec<usiz
 
 /// The shape of a batch, channels last.
 pub(crate) fn batch_shape(model: &Model, images: usize) -> Shape {
-    let [channels, height, width] = model.network().input();
+    let [channels, height, width] = model.input();
     Shape::new(images, height, width, channels)
 }

@@ -147,7 +147,7 @@ fn small() -> (Model, Vec<f32>) {
 fn an_empty_batch_has_no_logits() {
     let (model, _) = small();
     let mut session = build(&model, Isa::active().unwrap(), &Pool::new(2).unwrap(), 4);
-    let logits = session.run(Images::nhwc_f32(&[], shape(model.network(), 0)).unwrap()).unwrap();
+    let logits = session.run(Images::nhwc_f32(&[], shape(model.network().unwrap(), 0)).unwrap()).unwrap();
     assert_eq!((logits.images(), logits.as_slice().len()), (0, 0));
 }
 
@@ -172,7 +172,7 @@ fn wrong_shapes_and_options_are_errors() {
         assert!(matches!(error, Error::Isa { requested, .. } if requested == missing.name()));
     }
     // The session still works.
-    assert_eq!(run(&mut session, model.network(), &images).len(), 6 * 7);
+    assert_eq!(run(&mut session, model.network().unwrap(), &images).len(), 6 * 7);
 }
 
 /// Fails, instead of hanging, if `work` does not end.
@@ -197,13 +197,13 @@ fn sessions_on_one_pool_run_at_once() {
     within_a_minute(|| {
         let (model, images) = small();
         let pool = Pool::new(2).unwrap();
-        let expected = run(&mut build(&model, Isa::active().unwrap(), &Pool::inline(), 6), model.network(), &images);
+        let expected = run(&mut build(&model, Isa::active().unwrap(), &Pool::inline(), 6), model.network().unwrap(), &images);
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     let mut session = build(&model, Isa::active().unwrap(), &pool, 4);
                     for _ in 0..50 {
-                        assert_bits("one of three sessions", &run(&mut session, model.network(), &images), &expected);
+                        assert_bits("one of three sessions", &run(&mut session, model.network().unwrap(), &images), &expected);
                     }
                 });
             }
@@ -218,7 +218,7 @@ fn nested(depth: usize, model: &Model, pool: &Pool, images: &[f32], expected: &[
     }
     for pool in [pool, &Pool::shared()] {
         let mut session = build(model, Isa::active().unwrap(), pool, 4);
-        assert_bits(&format!("at depth {depth}"), &run(&mut session, model.network(), images), expected);
+        assert_bits(&format!("at depth {depth}"), &run(&mut session, model.network().unwrap(), images), expected);
     }
 }
 
@@ -226,7 +226,7 @@ fn nested(depth: usize, model: &Model, pool: &Pool, images: &[f32], expected: &[
 fn sessions_run_inside_the_pool_that_they_use() {
     within_a_minute(|| {
         let (model, images) = small();
-        let expected = run(&mut build(&model, Isa::active().unwrap(), &Pool::inline(), 6), model.network(), &images);
+        let expected = run(&mut build(&model, Isa::active().unwrap(), &Pool::inline(), 6), model.network().unwrap(), &images);
         for threads in [2, 3, 5] {
             let threads = std::sync::Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
             let pool = Pool::from_rayon(threads.clone());

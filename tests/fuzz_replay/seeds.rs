@@ -29,7 +29,7 @@ impl Executor for Resting {
         Ok(())
     }
     fn visit_state(&self, visit: &mut StateVisitor<'_>) {
-        for spec in parameters(self.0.network()) {
+        for spec in parameters(self.0.network().unwrap()) {
             let Some((shape, values)) = self.0.tensor(&spec.name) else { continue };
             visit(StateKind::Model, &spec.name, shape, values);
             if spec.role.is_trainable() {
@@ -44,10 +44,10 @@ impl Executor for Resting {
         None
     }
     fn input(&self) -> [usize; 3] {
-        self.0.network().input()
+        self.0.input()
     }
     fn classes(&self) -> usize {
-        self.0.network().classes()
+        self.0.classes()
     }
     fn isa(&self) -> String {
         "portable".to_owned()
@@ -120,7 +120,7 @@ pub(crate) fn state_dicts() -> Vec<Vec<u8>> {
 pub(crate) fn state_dict(model: &Model, prefix: &str) -> Vec<u8> {
     let mut entries = Vec::new();
     let mut data: Vec<u8> = Vec::new();
-    for spec in parameters(model.network()) {
+    for spec in parameters(model.network().unwrap()) {
         let Some((shape, values)) = model.tensor(&spec.name) else { continue };
         let start = data.len();
         data.extend(values.iter().flat_map(|value| value.to_le_bytes()));

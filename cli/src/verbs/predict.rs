@@ -115,7 +115,7 @@ fn pictures(
     batch: usize,
 ) -> Outcome {
     let LoadedModel { model, name, .. } = loaded;
-    let [channels, height, width] = model.network().input();
+    let [channels, height, width] = model.input();
     for files in images.chunks(batch) {
         let mut pixels = Vec::with_capacity(files.len() * channels * height * width);
         for file in files {
@@ -165,14 +165,14 @@ fn array(
     let LoadedModel { model, name, .. } = loaded;
     let mut reader = npy::Reader::open(input)?;
     let [images, channels, height, width] = reader.shape();
-    let wanted = model.network().input();
+    let wanted = model.input();
     if [channels, height, width] != wanted {
         let [channels, height, width] = wanted;
         let wanted = format!("[n, {channels}, {height}, {width}], as the model reads");
         let message = expected(format!("{}: shape", input.display()), wanted, format!("{:?}", reader.shape()));
         return Err(Failure::data(message, "leanresnet summary MODEL shows the input of a model"));
     }
-    let classes = model.network().classes();
+    let classes = model.classes();
     let mut writer = npy::Writer::create(output, [images, classes])?;
     let mut values = vec![0.0; batch.min(images) * channels * height * width];
     for start in (0..images).step_by(batch) {

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use leanresnet::net::{LayerSummary, layers};
+use leanresnet::net::LayerSummary;
 use leanresnet::train::NetworkExecutor;
-use leanresnet::{Model, Network, RunConfig, Session};
+use leanresnet::{Model, RunConfig, Session};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -29,7 +29,8 @@ struct Answer {
     parameters: u64,
     macs: u64,
     workspace_bytes: usize,
-    training_bytes: usize,
+    /// None for imported graphs, which cannot be trained.
+    training_bytes: Option<usize>,
     layers: Vec<LayerKeys>,
 }
 
@@ -45,20 +46,26 @@ struct LayerKeys {
 
 /// Lists the layers.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
-    let RunConfig { network, train, .. } = options.network.configuration()?.run_config()?;
     let batch = options.batch as usize;
-    let model = Model::random(&network, 0);
+    let (model, training_bytes) = match options.network.graph_model()? {
+        Some(model) => (model, None),
+        None => {
+            let RunConfig { network, train, .. } = options.network.configuration()?.run_config()?;
+            let bytes = NetworkExecutor::training_bytes(&network, &train.with_batch(batch), context.threads()?.0)?;
+            (Model::random(&network, 0), Some(bytes))
+        }
+    };
     let session = Session::builder(&model).pool(context.pool()?).max_batch(batch).isa(context.isa()?).build()?;
     let kernels: BTreeMap<String, &'static str> = session.kernels().into_iter().collect();
-    let rows = layers(&network).into_iter().map(|layer| keys(layer, &kernels)).collect();
+    let layers = model.layers();
     let answer = Answer {
-        parameters: network.parameter_count(),
-        macs: network.macs(),
+        parameters: layers.iter().map(|layer| layer.parameters).sum(),
+        macs: layers.iter().map(|layer| layer.macs).sum(),
         workspace_bytes: session.workspace_bytes(),
-        training_bytes: NetworkExecutor::training_bytes(&network, &train.with_batch(batch), context.threads()?.0)?,
-        layers: rows,
+        training_bytes,
+        layers: layers.into_iter().map(|layer| keys(layer, &kernels)).collect(),
     };
-    context.output.answer(&answer, || text(&network, &answer, batch))?;
+    context.output.answer(&answer, || text(&model, &answer, batch))?;
     Ok(0)
 }
 
@@ -68,7 +75,7 @@ fn keys(layer: LayerSummary, kernels: &BTreeMap<String, &'static str>) -> LayerK
     LayerKeys { name, op: operation, output, parameters, macs, kernel }
 }
 
-fn text(network: &Network, answer: &Answer, batch: usize) -> String {
+fn text(model: &Model, answer: &Answer, batch: usize) -> String {
     let mut table = Table::new(&["layer", "operation", "output", "parameters", "MACs", "kernel"]);
     for layer in &answer.layers {
         let [channels, height, width] = layer.output;
@@ -82,10 +89,9 @@ fn text(network: &Network, answer: &Answer, batch: usize) -> String {
         ]);
     }
     let totals = format!("{} parameters, {} multiply-accumulates per image", grouped(answer.parameters), grouped(answer.macs));
-    let memory = format!(
-        "batches of {batch}: {} of memory to run, {} to train",
-        bytes(answer.workspace_bytes as u64),
-        bytes(answer.training_bytes as u64)
-    );
-    format!("{network}\n\n{}\n{totals}\n{memory}\n", table.render())
+    let training = answer.training_bytes.map(|training| format!(", {} to train", bytes(training as u64)));
+    let memory =
+        format!("batches of {batch}: {} of memory to run{}", bytes(answer.workspace_bytes as u64), training.unwrap_or_default());
+    let what = model.network().map_or_else(|_| "imported graph".to_owned(), ToString::to_string);
+    format!("{what}\n\n{}\n{totals}\n{memory}\n", table.render())
 }

@@ -183,13 +183,24 @@ impl PackedWeights {
     /// # Errors
     /// [`Error::Shape`] if a slice has another length, or a size is 0.
     pub fn dense(inputs: usize, outputs: usize, side: usize, weight: &[f32], bias: &[f32]) -> Result<Self> {
-        check("dense weight", &[outputs, inputs, side, side], weight.len())?;
-        let mut packed = Self::zeros(None, side, side * inputs, outputs);
+        Self::rectangular(inputs, outputs, [side; 2], weight, bias)
+    }
+
+    /// [`PackedWeights::dense`] with a kernel of `[rows, columns]`.
+    pub(crate) fn rectangular(
+        inputs: usize,
+        outputs: usize,
+        [rows, columns]: [usize; 2],
+        weight: &[f32],
+        bias: &[f32],
+    ) -> Result<Self> {
+        check("dense weight", &[outputs, inputs, rows, columns], weight.len())?;
+        let mut packed = Self::zeros(None, rows, columns * inputs, outputs);
         let value = |row: usize, channel: usize| {
-            let (kernel_row, column, input) = (row / (side * inputs), row / inputs % side, row % inputs);
-            weight[((channel * inputs + input) * side + kernel_row) * side + column]
+            let (kernel_row, column, input) = (row / (columns * inputs), row / inputs % columns, row % inputs);
+            weight[((channel * inputs + input) * rows + kernel_row) * columns + column]
         };
-        pack_rows(side * side * inputs, outputs, value, &mut packed.matrix);
+        pack_rows(rows * columns * inputs, outputs, value, &mut packed.matrix);
         packed.set_bias(bias)?;
         Ok(packed)
     }

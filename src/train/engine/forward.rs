@@ -22,7 +22,7 @@ use crate::kernel::upcoming::Ahead;
 pub(super) fn pad<T: Element>(from: &[T], to: &mut [T], extent: Extent) {
     to.fill(T::default());
     let inside = extent.border * extent.row()..(extent.border + extent.height) * extent.row();
-    copy_rows_inside(from, &mut to[inside], extent);
+    copy_rows_inside(from, &mut to[inside], extent, extent.border);
 }
 
 impl<T: Trained> Step<'_, T> {

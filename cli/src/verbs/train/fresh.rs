@@ -59,7 +59,7 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
 fn configure(options: &Options, init: Option<&Model>) -> Result<(RunConfig, Box<dyn Dataset>), Failure> {
     let source = &options.network;
     let mut configuration = match init {
-        Some(model) if source.is_empty() => Configuration::of_network(model.network())?,
+        Some(model) if source.is_empty() => Configuration::of_network(model.network()?)?,
         _ => source.configuration()?,
     };
     options.apply(&mut configuration)?;
@@ -103,10 +103,10 @@ fn check_tensors(model: &Model, network: &Network) -> Result<(), Failure> {
     let tensors = |network: &Network| -> Vec<(String, Vec<usize>)> {
         parameters(network).into_iter().map(|parameter| (parameter.name, parameter.shape)).collect()
     };
-    if tensors(model.network()) == tensors(network) {
+    if tensors(model.network()?) == tensors(network) {
         return Ok(());
     }
-    let message = expected("--init", format!("a model of {network}"), format!("one of {}", model.network()));
+    let message = expected("--init", format!("a model of {network}"), format!("one of {}", model.network()?));
     Err(Failure::usage(message, "leave out the flags of the network: --init MODEL brings its own"))
 }
 
