@@ -47,13 +47,12 @@ struct LayerKeys {
 /// Lists the layers.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     let batch = options.batch as usize;
-    let (model, training_bytes) = match options.network.graph_model()? {
-        Some(model) => (model, None),
-        None => {
-            let RunConfig { network, train, .. } = options.network.configuration()?.run_config()?;
-            let bytes = NetworkExecutor::training_bytes(&network, &train.with_batch(batch), context.threads()?.0)?;
-            (Model::random(&network, 0), Some(bytes))
-        }
+    let (model, training_bytes) = if let Some(model) = options.network.graph_model()? {
+        (model, None)
+    } else {
+        let RunConfig { network, train, .. } = options.network.configuration()?.run_config()?;
+        let bytes = NetworkExecutor::training_bytes(&network, &train.with_batch(batch), context.threads()?.0)?;
+        (Model::random(&network, 0), Some(bytes))
     };
     let session = Session::builder(&model).pool(context.pool()?).max_batch(batch).isa(context.isa()?).build()?;
     let kernels: BTreeMap<String, &'static str> = session.kernels().into_iter().collect();
