@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rayon::iter::{IntoParallelIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use crate::error::{Error, Result};
 
@@ -93,14 +93,15 @@ impl Pool {
     /// Calls `run` for every item, on all threads; for one thread in order, on the caller's. Stops at an error.
     pub(crate) fn try_for_each<I, T>(&self, items: I, run: impl Fn(T) -> Result<()> + Send + Sync) -> Result<()>
     where
-        I: IntoIterator<Item = T> + IntoParallelIterator<Item = T> + Send,
+        I: IntoIterator<Item = T> + IntoParallelIterator<Item = T, Iter: IndexedParallelIterator> + Send,
         T: Send,
     {
         // Not by rayon: outside of a pool it would start one for the whole process.
         if self.threads() == 1 {
             items.into_iter().try_for_each(run)
         } else {
-            self.enter(|| items.into_par_iter().try_for_each(run))
+            // One by one: rayon would take the last of a network's layers, which have most of its weights, as one piece.
+            self.enter(|| items.into_par_iter().with_max_len(1).try_for_each(run))
         }
     }
 }

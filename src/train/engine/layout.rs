@@ -96,15 +96,10 @@ impl<T: Trained> TrainedConvolution<T> {
 
 /// Exchanges inputs and outputs of the matrix and turns the stencil: tap t takes the weight of its opposite, the last but t.
 pub(super) fn transpose_lean(values: &PackedWeights, transposed: &mut PackedWeights, taps: usize) {
-    let channels = values.channels;
-    let block = values.row_length * PANEL;
-    for output in 0..channels {
-        let (panel, lane) = (output / PANEL, output % PANEL);
-        for input in 0..channels {
-            transposed.matrix[input / PANEL * block + output * PANEL + input % PANEL] =
-                values.matrix[panel * block + input * PANEL + lane];
-        }
-    }
+    let (channels, rows) = (values.channels, values.row_length);
+    transpose_panels(&values.matrix, &mut transposed.matrix, (channels, channels), |inputs, outputs| {
+        (outputs / PANEL * rows + inputs, inputs / PANEL * rows + outputs)
+    });
     for (panel, to) in transposed.stencil.chunks_exact_mut(taps * PANEL).enumerate() {
         for (tap, to) in to.chunks_exact_mut(PANEL).enumerate() {
             to.copy_from_slice(&values.stencil[(panel * taps + taps - 1 - tap) * PANEL..][..PANEL]);
@@ -124,12 +119,35 @@ pub(super) fn transpose_phase<T: Trained>(
     let phase_rows = rows.len() * columns.len() * output_pixel;
     for (r, row) in rows.iter().enumerate() {
         for (c, column) in columns.iter().enumerate() {
-            for output in 0..values.channels {
-                let from = (output / PANEL * side * side * pixel + (row * side + column) * pixel) * PANEL + output % PANEL;
-                let to_row = (r * columns.len() + c) * output_pixel + output;
-                for input in 0..inputs {
-                    let to = (input / PANEL * phase_rows + to_row) * PANEL + input % PANEL;
-                    phase.weights.matrix[to] = values.matrix[from + input * PANEL];
+            let tap = (row * side + column) * pixel;
+            let phase_tap = (r * columns.len() + c) * output_pixel;
+            transpose_panels(&values.matrix, &mut phase.weights.matrix, (inputs, values.channels), |inputs, outputs| {
+                let from = outputs / PANEL * side * side * pixel + tap + inputs;
+                (from, inputs / PANEL * phase_rows + phase_tap + outputs)
+            });
+        }
+    }
+}
+
+/// Exchanges inputs and outputs of a packed matrix, in blocks of a panel's width each way, which stay in the first level of cache.
+///
+/// `first_rows`: the first rows of the block that begins at an input and an output, where it is read and where it is written.
+fn transpose_panels(
+    from: &[f32],
+    to: &mut [f32],
+    (inputs, outputs): (usize, usize),
+    first_rows: impl Fn(usize, usize) -> (usize, usize),
+) {
+    let (from, _) = from.as_chunks::<PANEL>();
+    let (to, _) = to.as_chunks_mut::<PANEL>();
+    for output in (0..outputs).step_by(PANEL) {
+        for input in (0..inputs).step_by(PANEL) {
+            let (read, write) = first_rows(input, output);
+            let from = &from[read..][..PANEL.min(inputs - input)];
+            let to = &mut to[write..][..PANEL.min(outputs - output)];
+            for (lane, to) in to.iter_mut().enumerate() {
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to = from[lane];
                 }
             }
         }
