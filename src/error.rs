@@ -136,7 +136,7 @@ impl Error {
     }
 
     /// An [`Error::Data`] about one file.
-    #[cfg(feature = "train")]
+    #[cfg(any(feature = "train", feature = "npy", feature = "image"))]
     pub(crate) fn data(path: &Path, what: impl ToString, expected: impl ToString, got: impl ToString) -> Self {
         Error::Data { path: path.to_path_buf(), what: what.to_string(), expected: expected.to_string(), got: got.to_string() }
     }

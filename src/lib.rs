@@ -35,6 +35,10 @@ pub mod train;
 pub use error::{Error, ErrorKind, Result};
 pub use exec::peak::peak_gflops;
 pub use exec::pool::{Pool, default_threads};
+#[cfg(feature = "npy")]
+pub use io::npy;
+#[cfg(feature = "image")]
+pub use io::picture;
 pub use isa::Isa;
 pub use net::{Calibration, Images, Logits, Model, Network, Precision, Session};
 pub use stencil::Stencil;

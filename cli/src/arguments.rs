@@ -104,13 +104,15 @@ pub enum Verb {
     /// Judge a model by the test images of a data set
     #[command(after_help = "Examples:
   leanresnet eval runs/small-cifar10-1 --data-dir cifar-10-batches-bin
-  leanresnet eval --data cifar10 --data-dir cifar-10-batches-bin      the model that comes with this tool")]
+  leanresnet eval --data cifar10 --data-dir cifar-10-batches-bin      the model that comes with this tool
+  leanresnet eval runs/small-folder-1 --data folder --data-dir pictures")]
     Eval(eval::Options),
     /// Show what a model sees in pictures, or write its outputs for an array of images
     #[command(after_help = "Examples:
   leanresnet predict photo.png other.jpg
   leanresnet predict runs/small-synthetic-1 picture.png --top 3
-  leanresnet predict base.safetensors --input x.npy --output y.npy")]
+  leanresnet predict base.safetensors --input x.npy --output y.npy
+  leanresnet predict base.safetensors --input test.npz --output logits.npz")]
     Predict(predict::Options),
     /// Measure how fast networks, layers and training run, beside the peak of the machine
     #[command(after_help = "Example: leanresnet bench net --preset small --batch 1,64 --isa avx2,avx512 --json")]

@@ -1,9 +1,10 @@
 //! Judging a model by a data set.
 #![forbid(unsafe_code)]
 
+use std::ops::Range;
 use std::time::Instant;
 
-use leanresnet::data::Dataset;
+use leanresnet::data::{Dataset, PixelType};
 use leanresnet::train::Evaluation;
 use leanresnet::{Images, Isa, Model, Pool, Precision, Session};
 
@@ -34,9 +35,7 @@ pub fn evaluate(
     check(model, dataset)?;
     let batch = batch.min(dataset.len()).max(1);
     let mut session = Session::builder(model).pool(pool).max_batch(batch).isa(isa).precision(precision).build()?;
-    let [channels, height, width] = dataset.shape();
-    let image = channels * height * width;
-    let mut pixels = vec![0; batch * image];
+    let mut pixels = Pixels::new(dataset, batch);
     let mut evaluation = Evaluation::new(model.classes());
     let mut seconds = 0.0;
     for start in (0..dataset.len()).step_by(batch) {
@@ -44,12 +43,8 @@ pub fn evaluate(
             return Ok(None);
         }
         let indices = start..(start + batch).min(dataset.len());
-        let pixels = &mut pixels[..indices.len() * image];
-        for (index, pixels) in indices.clone().zip(pixels.chunks_exact_mut(image)) {
-            dataset.image(index, pixels)?;
-        }
+        let images = pixels.load(dataset, indices.clone())?;
         let labels: Vec<u32> = indices.clone().map(|index| dataset.label(index)).collect();
-        let images = Images::nhwc_u8(pixels, [indices.len(), channels, height, width])?;
         let clock = Instant::now();
         let logits = session.run(images)?;
         seconds += clock.elapsed().as_secs_f64();
@@ -58,6 +53,40 @@ pub fn evaluate(
     }
     let ms_per_image = 1e3 * seconds / dataset.len().max(1) as f64;
     Ok(Some(Verdict { evaluation, precision: session.precision(), ms_per_image }))
+}
+
+/// The pixels of a batch, as the data set has them.
+enum Pixels {
+    Bytes(Vec<u8>),
+    Numbers(Vec<f32>),
+}
+
+impl Pixels {
+    /// Room for `batch` images.
+    fn new(dataset: &dyn Dataset, batch: usize) -> Self {
+        let values = batch * dataset.shape().iter().product::<usize>();
+        match dataset.pixel_type() {
+            PixelType::U8 => Self::Bytes(vec![0; values]),
+            PixelType::F32 => Self::Numbers(vec![0.0; values]),
+        }
+    }
+
+    fn load(&mut self, dataset: &dyn Dataset, indices: Range<usize>) -> Result<Images<'_>, Failure> {
+        let [channels, height, width] = dataset.shape();
+        let (shape, image) = ([indices.len(), channels, height, width], channels * height * width);
+        Ok(match self {
+            Self::Bytes(bytes) => {
+                let bytes = &mut bytes[..indices.len() * image];
+                indices.zip(bytes.chunks_exact_mut(image)).try_for_each(|(index, pixels)| dataset.image(index, pixels))?;
+                Images::nhwc_u8(bytes, shape)?
+            }
+            Self::Numbers(numbers) => {
+                let numbers = &mut numbers[..indices.len() * image];
+                indices.zip(numbers.chunks_exact_mut(image)).try_for_each(|(index, pixels)| dataset.image_f32(index, pixels))?;
+                Images::nhwc_f32(numbers, shape)?
+            }
+        })
+    }
 }
 
 /// Checks that the model can read the images and knows their classes.

@@ -16,8 +16,6 @@ mod interrupt;
 mod machine;
 mod model_source;
 mod network_source;
-mod npy;
-mod picture;
 mod progress;
 mod shipped;
 mod stopwatch;

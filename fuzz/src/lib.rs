@@ -11,10 +11,11 @@ use std::ops::Range;
 use std::path::Path;
 
 use leanresnet::data::cifar::Cifar;
-use leanresnet::data::idx;
+use leanresnet::data::{idx, stl10};
 use leanresnet::net::{import as import_state_dict, parameters, parse_name_map};
+use leanresnet::npy::{Archive, ElementType, Reader};
 use leanresnet::train::{RunConfig, model_of_checkpoint};
-use leanresnet::{Error, ErrorKind, Model, Network};
+use leanresnet::{Error, ErrorKind, Model, Network, picture};
 
 pub use kernels::kernels;
 
@@ -125,6 +126,66 @@ fn model_file(bytes: &[u8]) {
             assert!(again.to_bytes().is_ok_and(|bytes| bytes == written), "a model changes when it is written and read");
         }
         Err(error) => assert_refusal(&error, ErrorKind::Data),
+    }
+}
+
+/// An array of NumPy, read as what it says it is.
+pub fn npy(data: &[u8]) {
+    array(Reader::from_bytes(data.to_vec(), "input"), data.len() as u64);
+}
+
+/// An archive of arrays; deflated ones may be 1032 times as long as what is there.
+pub fn npz(data: &[u8]) {
+    match Archive::from_bytes(data.to_vec(), "input") {
+        Ok(archive) => archive.names().for_each(|name| array(archive.array(name), 1032 * data.len() as u64)),
+        Err(error) => assert_refusal(&error, ErrorKind::Data),
+    }
+}
+
+/// Reads an array in parts, of which there are at most `most` bytes.
+fn array(opened: leanresnet::Result<Reader>, most: u64) {
+    let mut reader = match opened {
+        Ok(reader) => reader,
+        Err(error) => return assert_refusal(&error, ErrorKind::Data),
+    };
+    let values = reader.shape().iter().product::<usize>();
+    assert!(values as u64 <= most, "{:?}", reader.shape());
+    let part = values.min(1000);
+    let read = match reader.element() {
+        ElementType::Unsigned(8) => reader.read_u8(&mut vec![0; part]),
+        ElementType::Float(_) => reader.read_f32(&mut vec![0.0; part]),
+        ElementType::Text(_) => reader.read_text(&mut vec![String::new(); part]),
+        _ => reader.read_i64(&mut vec![0; part]),
+    };
+    if let Err(error) = read {
+        assert_refusal(&error, ErrorKind::Data);
+    }
+}
+
+/// A picture, brought to two sizes.
+pub fn picture(data: &[u8]) {
+    for (input, resize) in [([3, 4, 4], None), ([1, 4, 6], Some(8))] {
+        match picture::from_bytes(data, Path::new("input"), input, resize) {
+            Ok(pixels) => assert_eq!(pixels.len(), input.iter().product::<usize>()),
+            Err(error) => assert_refusal(&error, ErrorKind::Data),
+        }
+    }
+}
+
+/// Images, or after an odd byte labels, of an STL-10 file.
+pub fn stl10(data: &[u8]) {
+    let Some((choice, bytes)) = data.split_first() else { return };
+    let source = Path::new("input");
+    if choice % 2 == 0 {
+        match stl10::parse_images(bytes, source) {
+            Ok(pixels) => assert!(!pixels.is_empty() && pixels.len() == bytes.len()),
+            Err(error) => assert_refusal(&error, ErrorKind::Data),
+        }
+    } else {
+        match stl10::parse_labels(bytes, source) {
+            Ok(labels) => assert!(labels.len() == bytes.len() && labels.iter().all(|&label| label < 10)),
+            Err(error) => assert_refusal(&error, ErrorKind::Data),
+        }
     }
 }
 

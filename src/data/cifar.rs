@@ -14,8 +14,9 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::io::data_file;
 
-use super::file::{self, Gzip, MAX_BYTES};
+use super::file;
 use super::{InMemory, Split, numbered_classes};
 
 const SIDE: usize = 32;
@@ -49,11 +50,7 @@ impl Cifar {
         let mut labels = Vec::new();
         for name in self.file_names(split) {
             let path = file::find(dir, &[self.folder()], &[name], self.origin())?;
-            let mut bytes = file::read(&path, MAX_BYTES)?;
-            if file::is_gzip(&bytes) {
-                bytes = Gzip::new(&bytes, &path).read_all(MAX_BYTES)?;
-            }
-            let records = self.parse(&bytes, &path)?;
+            let records = self.parse(&file::read(&path)?, &path)?;
             pixels.extend_from_slice(&records.pixels);
             labels.extend_from_slice(&records.labels);
         }
@@ -114,7 +111,7 @@ impl Cifar {
                 Cifar::Cifar100 => numbered_classes(count),
             });
         };
-        let bytes = file::read(&path, MAX_NAMES_BYTES)?;
+        let bytes = data_file::read(&path, MAX_NAMES_BYTES)?;
         let expected = || format!("{count} class names, one per line, in UTF-8");
         let text = String::from_utf8(bytes)
             .map_err(|error| Error::data(&path, "not a list of class names", expected(), format!("other bytes: {error}")))?;
@@ -171,6 +168,7 @@ pub struct Records {
 mod tests {
     use super::*;
     use crate::data::Dataset;
+    use crate::data::file::MAX_BYTES;
     use crate::data::file::tests::{assert_data_error, gzip};
     use proptest::prelude::*;
 

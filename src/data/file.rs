@@ -1,13 +1,13 @@
 //! Files of data sets: finding them, and reading them with bounded memory.
 #![forbid(unsafe_code)]
 
-use std::fs::{File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
 use crate::error::{Error, Result};
+use crate::io::data_file;
 
 /// The largest file that a reader takes, and the largest content of a compressed one. The largest real one is CIFAR-100's
 /// training part with 154 MB.
@@ -40,40 +40,10 @@ pub(crate) fn find(dir: &Path, subfolders: &[&str], names: &[&str], origin: &str
     Err(Error::data(dir, "a file is missing", format!("{}{places}", expected()), "a folder without it"))
 }
 
-/// The bytes of the regular file at `path`.
-///
-/// Devices, pipes and folders are refused, as is a file of more than `limit` bytes, before anything is read. A file that grows or
-/// shrinks while it is read is an error, too.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    // Asked before opening as well, because opening a pipe waits for its other end.
-    check(path, &std::fs::metadata(path).map_err(|error| Error::io("read", path, error))?, limit)?;
-    let file = File::open(path).map_err(|error| Error::io("read", path, error))?;
-    let metadata = file.metadata().map_err(|error| Error::io("read", path, error))?;
-    check(path, &metadata, limit)?;
-    let mut bytes = Vec::new();
-    bytes
-        .try_reserve_exact(metadata.len() as usize + 1)
-        .map_err(|_| Error::data(path, "not enough memory to read the file", "a smaller file", size(metadata.len())))?;
-    file.take(metadata.len() + 1).read_to_end(&mut bytes).map_err(|error| Error::io("read", path, error))?;
-    if bytes.len() as u64 != metadata.len() {
-        return Err(Error::data(path, "the file changed while it was read", size(metadata.len()), size(bytes.len() as u64)));
-    }
-    Ok(bytes)
-}
-
-fn check(path: &Path, metadata: &Metadata, limit: u64) -> Result<()> {
-    if !metadata.is_file() {
-        let got = if metadata.is_dir() { "a folder" } else { "a device, pipe or socket" };
-        return Err(Error::data(path, "not a regular file", "a regular file", got));
-    }
-    if metadata.len() > limit {
-        return Err(Error::data(path, "the file is too large", format!("at most {limit} bytes"), size(metadata.len())));
-    }
-    Ok(())
-}
-
-fn size(bytes: u64) -> String {
-    format!("{bytes} bytes")
+/// The content of the file at `path`, decompressed if it is a gzip stream; file and content have at most [`MAX_BYTES`].
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
+    let bytes = data_file::read(path, MAX_BYTES)?;
+    if is_gzip(&bytes) { Gzip::new(&bytes, path).read_all(MAX_BYTES) } else { Ok(bytes) }
 }
 
 /// True if `bytes` start as gzip streams do (RFC 1952).
@@ -130,56 +100,13 @@ pub(crate) mod tests {
     use super::*;
     use std::io::Write;
 
+    pub(crate) use crate::io::data_file::tests::assert_data_error;
+
     /// `content` as a gzip stream.
     pub(crate) fn gzip(content: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(content).unwrap();
         encoder.finish().unwrap()
-    }
-
-    /// Asserts that `result` is [`Error::Data`] and that its message has all of `words`.
-    pub(crate) fn assert_data_error<T>(result: Result<T>, words: &[&str]) {
-        let error = result.err().expect("an error");
-        assert!(matches!(error, Error::Data { .. }), "{error:?}");
-        for word in words {
-            assert!(error.to_string().contains(word), "`{word}` is not in: {error}");
-        }
-    }
-
-    #[test]
-    fn reads_regular_files_only() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("file");
-        std::fs::write(&path, b"content").unwrap();
-        assert_eq!(read(&path, 7).unwrap(), b"content");
-        assert_data_error(read(&path, 6), &["too large", "at most 6 bytes", "7 bytes"]);
-        assert_data_error(read(dir.path(), 7), &["not a regular file", "a folder"]);
-        assert!(matches!(read(&dir.path().join("none"), 7), Err(Error::Io { .. })));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn never_waits_for_a_device_or_a_pipe() {
-        assert_data_error(read(Path::new("/dev/zero"), 7), &["not a regular file", "device"]);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pipe");
-        if std::process::Command::new("mkfifo").arg(&path).status().is_ok_and(|status| status.success()) {
-            assert_data_error(read(&path, 7), &["not a regular file", "pipe"]);
-        }
-    }
-
-    /// Files of the system say that they hold 0 bytes and then give more.
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn notices_a_file_that_grows() {
-        assert_data_error(read(Path::new("/proc/self/status"), 7), &["changed while it was read", "0 bytes", "1 bytes"]);
-    }
-
-    #[test]
-    fn refuses_a_large_sparse_file_before_reading() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        file.as_file().set_len(MAX_BYTES + 1).unwrap();
-        assert_data_error(read(file.path(), MAX_BYTES), &["too large"]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::io::data_file;
 
 use super::file::{self, Gzip, MAX_BYTES};
 use super::{InMemory, Split, numbered_classes};
@@ -63,7 +64,7 @@ impl Idx {
         };
         let names = [format!("{part}-{content}-{rank}-ubyte"), format!("{part}-{content}.{rank}-ubyte")];
         let path = file::find(dir, &[], &[&names[0], &names[1]], self.origin())?;
-        let content = decompress(file::read(&path, MAX_BYTES)?, &path)?;
+        let content = decompress(data_file::read(&path, MAX_BYTES)?, &path)?;
         Ok(IdxFile { path, content })
     }
 

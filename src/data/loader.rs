@@ -7,7 +7,8 @@ use crate::net::Preprocess;
 use crate::random::{Purpose, Random};
 
 use super::augment::{Transform, symmetric_beta};
-use super::{Augmentation, Dataset};
+use super::pixel::Pixel;
+use super::{Augmentation, Dataset, PixelType};
 
 /// The order in which epoch `epoch` visits `count` samples (fewer than 2^32).
 pub fn epoch_order(seed: u64, epoch: u64, count: usize) -> Vec<u32> {
@@ -36,6 +37,9 @@ impl SoftLabel {
 
 /// Turns samples of a data set into augmented, normalised numbers, image by image on the threads of a pool.
 ///
+/// Bytes are normalised by the [`Preprocess`]. Numbers are taken as they are: of them, augmentation pads and blanks with 0 as well, the mean
+/// of normalised ones.
+///
 /// What becomes of a sample depends on the seed, the epoch and its index only: not on the batch that it is in, not on threads.
 pub struct BatchLoader<'a> {
     dataset: &'a dyn Dataset,
@@ -43,8 +47,9 @@ pub struct BatchLoader<'a> {
     table: Vec<[f32; 256]>,
     augmentation: Augmentation,
     seed: u64,
-    /// The bytes of the images of a batch; kept, so that loading allocates only when a batch is larger than all before.
+    /// The pixels of the images of a batch; kept, so that loading allocates only when a batch is larger than all before.
     bytes: Vec<u8>,
+    numbers: Vec<f32>,
     pool: Pool,
 }
 
@@ -52,15 +57,19 @@ impl<'a> BatchLoader<'a> {
     /// A loader of `dataset` on [`Pool::shared`]; [`Augmentation::default`] leaves the images as they are.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if `preprocess` or `augmentation` does not fit the images.
+    /// [`Error::Invalid`] if `preprocess` or `augmentation` does not fit the images, such as bytes without a mean and standard deviation.
     pub fn new(dataset: &'a dyn Dataset, preprocess: &Preprocess, augmentation: Augmentation, seed: u64) -> Result<Self> {
         let [_, height, width] = dataset.shape();
         preprocess.validate(dataset.shape())?;
         augmentation.check(height, width)?;
+        if dataset.pixel_type() == PixelType::U8 {
+            preprocess.check_bytes()?;
+        }
         if u32::try_from(dataset.len()).is_err() {
             return Err(Error::invalid("images of a data set", "fewer than 2^32", dataset.len()));
         }
-        Ok(Self { dataset, table: preprocess.table(), augmentation, seed, bytes: Vec::new(), pool: Pool::shared() })
+        let (bytes, numbers) = (Vec::new(), Vec::new());
+        Ok(Self { dataset, table: preprocess.table(), augmentation, seed, bytes, numbers, pool: Pool::shared() })
     }
 
     /// The same on other threads.
@@ -72,22 +81,44 @@ impl<'a> BatchLoader<'a> {
     /// Writes the images `samples` to `images` (N x H x W x C) and what they show to `labels` (N).
     ///
     /// # Errors
-    /// [`Error::Shape`] if a buffer has another size or a sample is out of range; the errors of [`Dataset::image`].
+    /// [`Error::Shape`] if a buffer has another size or a sample is out of range; the errors of the data set.
     pub fn load(&mut self, epoch: u64, samples: &[u32], images: &mut [f32], labels: &mut [SoftLabel]) -> Result<()> {
         let image = self.dataset.shape().iter().product::<usize>();
         self.check_buffers(samples, image, images.len(), labels.len())?;
-        let mut bytes = std::mem::take(&mut self.bytes);
-        if bytes.len() < samples.len() * image {
-            bytes.resize(samples.len() * image, 0);
+        match self.dataset.pixel_type() {
+            PixelType::U8 => {
+                let mut bytes = std::mem::take(&mut self.bytes);
+                let loaded = self.load_pixels(epoch, samples, images, labels, &mut bytes);
+                self.bytes = bytes;
+                loaded
+            }
+            PixelType::F32 => {
+                let mut numbers = std::mem::take(&mut self.numbers);
+                let loaded = self.load_pixels(epoch, samples, images, labels, &mut numbers);
+                self.numbers = numbers;
+                loaded
+            }
         }
-        let places = labels.iter_mut().zip(images.chunks_exact_mut(image)).zip(bytes.chunks_exact_mut(image));
-        let loaded =
-            self.pool.try_for_each(samples.iter().zip(places).collect::<Vec<_>>(), |(&sample, ((label, image), bytes))| {
-                *label = self.load_sample(epoch, sample, image, bytes)?;
-                Ok(())
-            });
-        self.bytes = bytes;
-        loaded
+    }
+
+    /// [`load`](Self::load) by way of `pixels`.
+    fn load_pixels<P: Pixel>(
+        &self,
+        epoch: u64,
+        samples: &[u32],
+        images: &mut [f32],
+        labels: &mut [SoftLabel],
+        pixels: &mut Vec<P>,
+    ) -> Result<()> {
+        let image = self.dataset.shape().iter().product::<usize>();
+        if pixels.len() < samples.len() * image {
+            pixels.resize(samples.len() * image, P::default());
+        }
+        let places = labels.iter_mut().zip(images.chunks_exact_mut(image)).zip(pixels.chunks_exact_mut(image));
+        self.pool.try_for_each(samples.iter().zip(places).collect::<Vec<_>>(), |(&sample, ((label, image), pixels))| {
+            *label = self.load_sample(epoch, sample, image, pixels)?;
+            Ok(())
+        })
     }
 
     fn check_buffers(&self, samples: &[u32], image: usize, images: usize, labels: usize) -> Result<()> {
@@ -103,17 +134,17 @@ impl<'a> BatchLoader<'a> {
         Ok(())
     }
 
-    fn load_sample(&self, epoch: u64, sample: u32, image: &mut [f32], bytes: &mut [u8]) -> Result<SoftLabel> {
+    fn load_sample<P: Pixel>(&self, epoch: u64, sample: u32, image: &mut [f32], pixels: &mut [P]) -> Result<SoftLabel> {
         let mut random = Random::keyed(self.seed, Purpose::Augment, epoch, u64::from(sample));
         let class = |sample: u32| self.dataset.label(sample as usize);
         // 0 is the mean colour: padding and blanks stay as they are.
         image.fill(0.0);
         let mut add = |sample: u32, weight: f32, random: &mut Random| -> Result<()> {
-            self.dataset.image(sample as usize, bytes)?;
+            P::image(self.dataset, sample as usize, pixels)?;
             let [_, height, width] = self.dataset.shape();
             let mirrors = |drawn| self.augmentation.flip.mirrors(drawn, self.seed, epoch, sample);
             let transform = Transform::draw(&self.augmentation, height, width, random, mirrors);
-            self.add_pixels(&transform, weight, bytes, image);
+            self.add_pixels(&transform, weight, pixels, image);
             Ok(())
         };
         if self.augmentation.mixup == 0.0 {
@@ -128,14 +159,14 @@ impl<'a> BatchLoader<'a> {
         Ok(SoftLabel { first: class(sample), second: class(partner), weight })
     }
 
-    /// Adds `weight` times the transformed, normalised image in `bytes` to `image`.
-    fn add_pixels(&self, transform: &Transform, weight: f32, bytes: &[u8], image: &mut [f32]) {
+    /// Adds `weight` times the transformed, normalised image in `pixels` to `image`.
+    fn add_pixels<P: Pixel>(&self, transform: &Transform, weight: f32, pixels: &[P], image: &mut [f32]) {
         let [channels, _, width] = self.dataset.shape();
         for (row, line) in image.chunks_exact_mut(width * channels).enumerate() {
             for (column, pixel) in line.chunks_exact_mut(channels).enumerate() {
                 let Some(source) = transform.source(row, column) else { continue };
                 for (channel, value) in pixel.iter_mut().enumerate() {
-                    *value += weight * self.table[channel][usize::from(bytes[source * channels + channel])];
+                    *value += weight * pixels[source * channels + channel].value(&self.table, channel);
                 }
             }
         }
@@ -241,6 +272,33 @@ mod tests {
         let partners: Vec<usize> = (0..20).filter(|&partner| blends_with(partner)).collect();
         assert_eq!(partners.len(), 1);
         assert_eq!(partners[0] as u32 % 4, label.second);
+    }
+
+    /// Numbers that were normalised before give what bytes give that the loader normalises, whatever happens to them.
+    #[test]
+    fn numbers_are_taken_as_they_are() {
+        let bytes = images(20);
+        let table = preprocess().table();
+        let numbers = (0..20).flat_map(|index| {
+            let mut pixels = [0; IMAGE];
+            bytes.image(index, &mut pixels).unwrap();
+            let table = &table;
+            pixels.into_iter().enumerate().map(move |(at, byte)| table[at % 2][usize::from(byte)])
+        });
+        let labels = (0..20).map(|index| bytes.label(index)).collect();
+        let numbers = InMemory::from_f32([2, 6, 5], numbered_classes(4), numbers.collect(), labels).unwrap();
+        let samples: Vec<u32> = (0..20).collect();
+        for augmentation in [Augmentation::default(), everything()] {
+            for preprocess in [Preprocess::numbers_only(), preprocess()] {
+                let mut loader = BatchLoader::new(&numbers, &preprocess, augmentation, 1).unwrap();
+                let mut values = vec![f32::NAN; 20 * IMAGE];
+                let mut labels = vec![SoftLabel::default(); 20];
+                loader.load(3, &samples, &mut values, &mut labels).unwrap();
+                assert_eq!((values, labels), load(augmentation, 1, 3, &samples));
+            }
+        }
+        let error = BatchLoader::new(&bytes, &Preprocess::numbers_only(), Augmentation::default(), 1).err().unwrap();
+        assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("got bytes"), "{error}");
     }
 
     #[test]

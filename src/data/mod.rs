@@ -1,10 +1,11 @@
 //! Data sets: readers for files that people have, a built-in generated set, and the way images become batches.
 //!
 //! - [`open()`] gives the data set that a [`DataConfig`] names.
-//! - [`cifar`] and [`idx`] read the binary files of CIFAR-10/100 and of the MNIST family, [`Synthetic`] needs no files.
+//! - [`cifar`], [`idx`] and [`stl10`] read the binary files of CIFAR-10/100, of the MNIST family and of STL-10, [`npz`] arrays of
+//!   NumPy, [`folder`] pictures (with the feature `image`); [`Synthetic`] needs no files.
 //! - [`InMemory`] holds images of the caller's own, [`Subset`] some images of another set, [`split_validation`] makes two of them.
 //! - A [`Preprocess`](crate::net::Preprocess), [customary](customary_preprocess) or [measured](measure_preprocess), and an
-//!   [`Augmentation`] say how bytes become numbers; a [`BatchLoader`] does it, on all cores, and in a way that depends on the
+//!   [`Augmentation`] say how bytes become numbers (pixels that are numbers are taken as they are); a [`BatchLoader`] does it, on all cores, and in a way that depends on the
 //!   seed only.
 //!
 //! Every reader treats its files as hostile: it answers with a typed error and never needs more memory than a stated bound.
@@ -14,11 +15,16 @@ mod augment;
 pub mod cifar;
 mod file;
 mod flip;
+#[cfg(feature = "image")]
+pub mod folder;
 pub mod idx;
 mod loader;
 mod memory;
+pub mod npz;
 mod open;
+mod pixel;
 mod preprocess;
+pub mod stl10;
 mod subset;
 mod synthetic;
 
@@ -31,14 +37,19 @@ pub use augment::Augmentation;
 pub use flip::Flip;
 pub use loader::{BatchLoader, SoftLabel, epoch_order};
 pub use memory::InMemory;
-pub use open::{DataConfig, open};
+pub use open::{DataConfig, open, open_for};
+pub use pixel::PixelType;
 pub use preprocess::{customary_preprocess, measure_preprocess};
 pub use subset::{Subset, split_validation};
 pub use synthetic::Synthetic;
 
+/// Most bytes that the pixels of a set may take in memory, where files of any size can ask for them.
+const MAX_SET_BYTES: u64 = 8 << 30;
+
 /// A labelled set of images of one size, held in memory or produced on demand.
 ///
-/// Pixels are bytes in height, width, channel order (channels last), as the engine reads them.
+/// Pixels are bytes, or else numbers as a network reads them, in height, width, channel order (channels last), as the engine reads
+/// them. [`pixel_type`](Self::pixel_type) says which of the two, and thereby which method gives the images.
 pub trait Dataset: Send + Sync {
     /// Number of images.
     fn len(&self) -> usize;
@@ -50,11 +61,23 @@ pub trait Dataset: Send + Sync {
     fn shape(&self) -> [usize; 3];
     /// One name per class; labels index it.
     fn class_names(&self) -> &[String];
+    /// What the pixels are: bytes, unless a data set says otherwise.
+    fn pixel_type(&self) -> PixelType {
+        PixelType::U8
+    }
     /// Writes image `index` (H x W x C bytes) to `pixels`.
     ///
     /// # Errors
-    /// [`crate::Error::Shape`] if `pixels` has another length or `index` is out of range.
+    /// [`Error::Shape`] if `pixels` has another length or `index` is out of range, [`Error::Invalid`] if the pixels are numbers.
     fn image(&self, index: usize, pixels: &mut [u8]) -> Result<()>;
+    /// Writes image `index` (H x W x C numbers) to `pixels`. Numbers are what a network reads: nothing normalises them.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `pixels` has another length or `index` is out of range, [`Error::Invalid`] if the pixels are bytes.
+    fn image_f32(&self, index: usize, pixels: &mut [f32]) -> Result<()> {
+        let _ = (index, pixels);
+        Err(wrong_pixel_type(PixelType::F32, self.pixel_type()))
+    }
     /// The class of image `index`; `index < len()`.
     fn label(&self, index: usize) -> u32;
 }
@@ -89,17 +112,22 @@ impl FromStr for Split {
     }
 }
 
-/// Checks the arguments of [`Dataset::image`] against the data set.
-fn check_request(dataset: &dyn Dataset, index: usize, pixels: &[u8]) -> Result<()> {
+/// Checks the arguments of [`Dataset::image`] and [`Dataset::image_f32`] against the data set.
+fn check_request(dataset: &dyn Dataset, index: usize, length: usize) -> Result<()> {
     if index >= dataset.len() {
         return Err(Error::shape("image index", format!("less than {}", dataset.len()), index));
     }
     let [channels, height, width] = dataset.shape();
     let expected = height * width * channels;
-    if pixels.len() != expected {
-        return Err(Error::shape("image buffer", format!("{height} x {width} x {channels} = {expected} bytes"), pixels.len()));
+    if length != expected {
+        return Err(Error::shape("image buffer", format!("{height} x {width} x {channels} = {expected} values"), length));
     }
     Ok(())
+}
+
+/// The error of asking for pixels in another format than the data set's.
+fn wrong_pixel_type(asked: PixelType, has: PixelType) -> Error {
+    Error::invalid("format of the pixels", format!("{has}, as the data set has them"), asked)
 }
 
 /// Names `0`, `1`, ... for classes that have no better ones.

@@ -1,7 +1,7 @@
 //! Data sets by name, as configuration files and the command line ask for them.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,22 +9,21 @@ use crate::error::{Error, Result};
 
 use super::cifar::Cifar;
 use super::idx::Idx;
-use super::{Augmentation, Dataset, Split, Synthetic};
+use super::{Augmentation, Dataset, InMemory, Split, Synthetic, npz, stl10};
 
 const SYNTHETIC: &str = "synthetic";
+const FOLDER: &str = "folder";
 /// Those that are read from files.
-const FILES: [&str; 4] = ["cifar10", "cifar100", "mnist", "fashion-mnist"];
-/// Those that the configuration names but this version cannot read.
-const LATER: [&str; 3] = ["stl10", "folder", "npz"];
+const FILES: [&str; 7] = ["cifar10", "cifar100", "mnist", "fashion-mnist", "stl10", FOLDER, "npz"];
 
 /// The table `[data]` of a configuration file: which data, and what training does with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct DataConfig {
-    /// `synthetic`, `cifar10`, `cifar100`, `mnist` or `fashion-mnist`.
+    /// `synthetic`, `cifar10`, `cifar100`, `mnist`, `fashion-mnist`, `stl10`, `folder` (of pictures) or `npz` (arrays of NumPy).
     pub name: String,
-    /// The folder with the files; none for `synthetic`.
+    /// The folder with the files; for `npz` it may be one file; none for `synthetic`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
     /// How many images of the training part are held out for validation.
@@ -78,16 +77,26 @@ impl DataConfig {
 /// One part of the data set that `config` names. The training part is whole: [`super::split_validation`] holds images out.
 ///
 /// # Errors
-/// [`Error::Invalid`] if the name is unknown or not supported yet, or the folder is missing where files are needed or given
-/// where none are; the errors of the reader.
+/// [`Error::Invalid`] if the name is unknown, the folder is missing where files are needed or given where none are, or the data set has no
+/// size of its own (`folder`: see [`open_for`]); the errors of the reader.
 pub fn open(config: &DataConfig, split: Split) -> Result<Box<dyn Dataset>> {
+    open_sized(config, split, None)
+}
+
+/// [`open`] for a network that reads `input`: channels, height, width. The pictures of a `folder` are brought to that size, with
+/// `resize` as [`Preprocess::resize`](crate::net::Preprocess::resize) says; all other data sets have their own.
+///
+/// # Errors
+/// Those of [`open`]; [`Error::Invalid`] for a `folder` in a build without the feature `image`.
+pub fn open_for(config: &DataConfig, split: Split, input: [usize; 3], resize: Option<usize>) -> Result<Box<dyn Dataset>> {
+    open_sized(config, split, Some((input, resize)))
+}
+
+fn open_sized(config: &DataConfig, split: Split, size: Option<([usize; 3], Option<usize>)>) -> Result<Box<dyn Dataset>> {
     let name = config.name.as_str();
-    let known = || format!("one of {SYNTHETIC}, {}", FILES.join(", "));
-    if LATER.contains(&name) {
-        return Err(Error::invalid("data set (data.name) that is not supported yet", known(), format!("`{name}`")));
-    }
     if name != SYNTHETIC && !FILES.contains(&name) {
-        return Err(Error::invalid("unknown data set (data.name)", known(), format!("`{name}`")));
+        let known = format!("one of {SYNTHETIC}, {}", FILES.join(", "));
+        return Err(Error::invalid("unknown data set (data.name)", known, format!("`{name}`")));
     }
     let dir = match (&config.dir, name == SYNTHETIC) {
         (None, true) => return Ok(Box::new(Synthetic::standard(split))),
@@ -106,8 +115,23 @@ pub fn open(config: &DataConfig, split: Split) -> Result<Box<dyn Dataset>> {
         "cifar10" => Cifar::Cifar10.open(dir, split)?,
         "cifar100" => Cifar::Cifar100.open(dir, split)?,
         "mnist" => Idx::Mnist.open(dir, split)?,
-        _ => Idx::FashionMnist.open(dir, split)?,
+        "fashion-mnist" => Idx::FashionMnist.open(dir, split)?,
+        "stl10" => stl10::open(dir, split)?,
+        FOLDER => open_folder(dir, split, size)?,
+        _ => npz::open(dir, split)?,
     }))
+}
+
+#[cfg(feature = "image")]
+fn open_folder(dir: &Path, split: Split, size: Option<([usize; 3], Option<usize>)>) -> Result<InMemory> {
+    let wanted = "the input of the network that its pictures are brought to (data::open_for)";
+    let (input, resize) = size.ok_or_else(|| Error::invalid("data set folder", wanted, "none"))?;
+    super::folder::open(dir, split, input, resize)
+}
+
+#[cfg(not(feature = "image"))]
+fn open_folder(_: &Path, _: Split, _: Option<([usize; 3], Option<usize>)>) -> Result<InMemory> {
+    Err(Error::invalid("data set folder", "a build with the feature `image`", "one without"))
 }
 
 #[cfg(test)]
@@ -145,14 +169,15 @@ mod tests {
 
     #[test]
     fn names_are_explained() {
-        let known = "expected one of synthetic, cifar10, cifar100, mnist, fashion-mnist, got";
-        for (name, word) in
-            [("imagenet", "unknown data set"), ("", "unknown"), ("stl10", "not supported yet"), ("npz", "not supported yet")]
-        {
+        let known = "expected one of synthetic, cifar10, cifar100, mnist, fashion-mnist, stl10, folder, npz, got";
+        for name in ["imagenet", "", "NPZ"] {
             let error = error(&DataConfig::default().with_name(name));
             assert!(matches!(error, Error::Invalid { .. }));
             let message = error.to_string();
-            assert!(message.contains(word) && message.contains(known) && message.ends_with(&format!("`{name}`")), "{message}");
+            assert!(
+                message.starts_with("unknown data set") && message.contains(known) && message.ends_with(&format!("`{name}`")),
+                "{message}"
+            );
         }
     }
 
@@ -162,9 +187,16 @@ mod tests {
         for name in FILES {
             let config = DataConfig::default().with_name(name);
             assert!(matches!(error(&config), Error::Invalid { .. }));
-            assert!(matches!(error(&config.with_dir(dir.path())), Error::Data { .. }));
+            let error = open_for(&config.with_dir(dir.path()), Split::Test, [3, 8, 8], None).err().expect("an error");
+            assert!(matches!(error, Error::Data { .. }), "{name}: {error}");
         }
         let error = error(&DataConfig::default().with_dir(dir.path()));
         assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("cifar10"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_of_pictures_needs_a_size() {
+        let error = error(&DataConfig::default().with_name(FOLDER).with_dir("absent"));
+        assert!(matches!(error, Error::Invalid { .. }) && error.to_string().contains("data::open_for"), "{error}");
     }
 }

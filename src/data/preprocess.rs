@@ -1,11 +1,13 @@
 //! The mean and standard deviation of a data set's pixels: how bytes become the numbers that a network sees.
 #![forbid(unsafe_code)]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::error::{Error, Result};
 use crate::exec::pool::Pool;
 use crate::net::Preprocess;
 
-use super::Dataset;
+use super::{Dataset, PixelType};
 
 /// Images per task when a data set is measured.
 const CHUNK: usize = 256;
@@ -15,13 +17,26 @@ const CHUNK: usize = 256;
 ///
 /// The sums are sums of integers: exact, whatever the number of threads.
 ///
+/// Pixels that are numbers are used as they are, and nothing is measured of them but whether they can be bytes divided by 255: if all of them
+/// lie in [0, 1], bytes are to be taken so ([`Preprocess::identity`]), otherwise they are refused
+/// ([`Preprocess::numbers_only`]).
+///
 /// # Errors
-/// [`Error::Invalid`] if there is no image; the errors of [`Dataset::image`].
+/// [`Error::Invalid`] if there is no image; the errors of the data set.
 pub fn measure_preprocess(dataset: &dyn Dataset, pool: &Pool) -> Result<Preprocess> {
     let [channels, height, width] = dataset.shape();
     let pixels = (dataset.len() * height * width) as f64;
     if pixels == 0.0 {
         return Err(Error::invalid("data set to measure", "at least one image", "an empty one"));
+    }
+    if dataset.pixel_type() == PixelType::F32 {
+        let are_shares = AtomicBool::new(true);
+        let chunks: Vec<usize> = (0..dataset.len()).step_by(CHUNK).collect();
+        pool.try_for_each(chunks, |start| {
+            are_shares.fetch_and(has_shares_only(dataset, start)?, Ordering::Relaxed);
+            Ok(())
+        })?;
+        return Ok(if are_shares.into_inner() { Preprocess::identity(channels) } else { Preprocess::numbers_only() });
     }
     let mut chunks = vec![vec![[0_u64; 2]; channels]; dataset.len().div_ceil(CHUNK)];
     let items: Vec<_> = chunks.iter_mut().enumerate().collect();
@@ -52,6 +67,18 @@ pub fn customary_preprocess(name: &str) -> Option<Preprocess> {
         _ => return None,
     };
     Some(Preprocess::new(mean, std))
+}
+
+/// True if all numbers of one chunk lie in [0, 1].
+fn has_shares_only(dataset: &dyn Dataset, start: usize) -> Result<bool> {
+    let mut numbers = vec![0.0; dataset.shape().iter().product()];
+    for index in start..(start + CHUNK).min(dataset.len()) {
+        dataset.image_f32(index, &mut numbers)?;
+        if !numbers.iter().all(|number| (0.0..=1.0).contains(number)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Adds each channel's bytes and their squares over the images of one chunk.
@@ -90,6 +117,24 @@ mod tests {
         let images = InMemory::new([1, 2, 2], numbered_classes(1), pixels, vec![0; 2000]).unwrap();
         let measured = [1, 3].map(|threads| measure_preprocess(&images, &Pool::new(threads).unwrap()).unwrap());
         assert_eq!(measured[0], measured[1]);
+    }
+
+    #[test]
+    fn numbers_are_not_normalised() {
+        let measured = |last: f32| {
+            let mut numbers = vec![0.5; 2 * 1000];
+            numbers[1999] = last;
+            let images = InMemory::from_f32([1, 1, 2], numbered_classes(1), numbers, vec![0; 1000]).unwrap();
+            [1, 3].map(|threads| measure_preprocess(&images, &Pool::new(threads).unwrap()).unwrap())
+        };
+        for (last, wanted) in [
+            (1.0, Preprocess::identity(1)),
+            (1.01, Preprocess::numbers_only()),
+            (-0.01, Preprocess::numbers_only()),
+            (f32::NAN, Preprocess::numbers_only()),
+        ] {
+            assert_eq!(measured(last), [wanted.clone(), wanted], "{last}");
+        }
     }
 
     #[test]

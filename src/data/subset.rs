@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::random::{Purpose, Random};
 
-use super::Dataset;
+use super::{Dataset, PixelType};
 
 /// Some images of another data set, in an order of its own.
 #[derive(Clone)]
@@ -42,8 +42,17 @@ impl Dataset for Subset {
     }
 
     fn image(&self, index: usize, pixels: &mut [u8]) -> Result<()> {
-        super::check_request(self, index, pixels)?;
+        super::check_request(self, index, pixels.len())?;
         self.dataset.image(self.indices[index] as usize, pixels)
+    }
+
+    fn pixel_type(&self) -> PixelType {
+        self.dataset.pixel_type()
+    }
+
+    fn image_f32(&self, index: usize, pixels: &mut [f32]) -> Result<()> {
+        super::check_request(self, index, pixels.len())?;
+        self.dataset.image_f32(self.indices[index] as usize, pixels)
     }
 
     fn label(&self, index: usize) -> u32 {

@@ -15,16 +15,46 @@ use crate::error::{Error, Result};
 /// # Errors
 /// [`Error::Io`] with `path` if the folder does not exist or cannot be written, or the disk is full.
 pub(crate) fn write<'a>(path: &Path, chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<()> {
-    let failed = |error| Error::io("write", path, error);
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut partial = PartialFile::beside(path, folder).map_err(failed)?;
-    chunks.into_iter().try_for_each(|chunk| partial.file.write_all(chunk)).map_err(failed)?;
-    partial.file.sync_all().map_err(failed)?;
-    partial.rename(path).map_err(failed)?;
-    synchronise_folder(folder).map_err(failed)
+    let mut file = AtomicFile::create(path)?;
+    chunks.into_iter().try_for_each(|chunk| file.write_all(chunk)).map_err(|error| Error::io("write", path, error))?;
+    file.finish()
+}
+
+/// A file that is written part by part and takes its place when it is finished, as [`write()`] describes.
+pub(crate) struct AtomicFile<'a> {
+    partial: PartialFile,
+    path: &'a Path,
+    folder: &'a Path,
+}
+
+impl<'a> AtomicFile<'a> {
+    /// Begins the file that is to be at `path`.
+    pub(crate) fn create(path: &'a Path) -> Result<Self> {
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let partial = PartialFile::beside(path, folder).map_err(|error| Error::io("write", path, error))?;
+        Ok(Self { partial, path, folder })
+    }
+
+    /// Synchronises the content with the disk and gives the file its name.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        let failed = |error| Error::io("write", self.path, error);
+        self.partial.file.sync_all().map_err(failed)?;
+        self.partial.rename(self.path).map_err(failed)?;
+        synchronise_folder(self.folder).map_err(failed)
+    }
+}
+
+impl Write for AtomicFile<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.partial.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.partial.file.flush()
+    }
 }
 
 /// A file that is removed when it goes out of scope, also by a panic, unless it got its final name.

@@ -3,5 +3,11 @@
 pub(crate) mod atomic;
 pub(crate) mod checksum;
 pub(crate) mod container;
+#[cfg(any(feature = "train", feature = "npy", feature = "image"))]
+pub(crate) mod data_file;
 pub(crate) mod header;
+#[cfg(feature = "npy")]
+pub mod npy;
+#[cfg(feature = "image")]
+pub mod picture;
 pub(crate) mod read;

@@ -70,6 +70,11 @@ impl<'a> Images<'a> {
         self.shape
     }
 
+    /// True for bytes, which the model normalises.
+    pub(crate) fn are_bytes(&self) -> bool {
+        matches!(self.pixels, Pixels::Bytes(_))
+    }
+
     /// The image `first`, `first + 1`, ... up to `count` of them.
     pub(crate) fn part(&self, first: usize, count: usize) -> Self {
         let [_, c, h, w] = self.shape;

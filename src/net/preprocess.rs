@@ -9,11 +9,14 @@ use crate::error::{Error, Result};
 const MAX_RESIZE: usize = 65_536;
 
 /// The map from bytes to inputs: `(byte / 255 - mean) / std` for each channel, after scaling images that have another size.
+///
+/// Images that are numbers do not pass through it. A model that was trained on numbers of which nobody knows how they would come from
+/// bytes has no mean and no standard deviation ([`numbers_only`](Self::numbers_only)), and refuses bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Preprocess {
-    /// Mean of each channel, of values in [0, 1].
+    /// Mean of each channel, of values in [0, 1]. Empty, as `std` is, if bytes are refused.
     pub mean: Vec<f32>,
     /// Standard deviation of each channel, of values in [0, 1].
     pub std: Vec<f32>,
@@ -33,6 +36,28 @@ impl Preprocess {
         Self { mean: vec![0.0; channels], std: vec![1.0; channels], resize: None }
     }
 
+    /// No map: a model with it takes numbers only, and refuses bytes.
+    pub fn numbers_only() -> Self {
+        Self { mean: Vec::new(), std: Vec::new(), resize: None }
+    }
+
+    /// False if bytes are refused.
+    pub fn takes_bytes(&self) -> bool {
+        !self.mean.is_empty()
+    }
+
+    /// Checks that bytes can be turned into inputs.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if they are refused.
+    pub(crate) fn check_bytes(&self) -> Result<()> {
+        if self.takes_bytes() {
+            return Ok(());
+        }
+        let wanted = "numbers (f32), as the model was trained on; it knows no mean and standard deviation of bytes";
+        Err(Error::invalid("pixels of the images", wanted, "bytes"))
+    }
+
     /// The same with another `resize`.
     #[must_use]
     pub fn with_resize(mut self, resize: Option<usize>) -> Self {
@@ -40,7 +65,7 @@ impl Preprocess {
         self
     }
 
-    /// The number that every byte becomes, per channel.
+    /// The number that every byte becomes, per channel; empty if bytes are refused.
     pub(crate) fn table(&self) -> Vec<[f32; 256]> {
         let channel = |(mean, std): (&f32, &f32)| std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / std);
         self.mean.iter().zip(&self.std).map(channel).collect()
@@ -53,8 +78,9 @@ impl Preprocess {
     /// below the input size.
     pub(crate) fn validate(&self, input: [usize; 3]) -> Result<()> {
         let [channels, height, width] = input;
+        let refuses_bytes = self.mean.is_empty() && self.std.is_empty();
         for (what, values) in [("preprocess.mean", &self.mean), ("preprocess.std", &self.std)] {
-            if values.len() != channels {
+            if values.len() != channels && !refuses_bytes {
                 return Err(Error::invalid(what, format!("{channels} values, as there are channels"), values.len()));
             }
         }
@@ -86,13 +112,24 @@ mod tests {
     }
 
     #[test]
+    fn bytes_may_be_refused() {
+        assert!(Preprocess::identity(3).check_bytes().is_ok());
+        let none = Preprocess::numbers_only();
+        assert!(!none.takes_bytes() && none.table().is_empty());
+        assert!(none.check_bytes().unwrap_err().to_string().ends_with("got bytes"));
+    }
+
+    #[test]
     fn refuses_what_cannot_be_computed() {
         let fits = |preprocess: Preprocess| preprocess.validate([1, 28, 28]);
         assert!(fits(Preprocess::new(&[0.13], &[0.3])).is_ok());
         assert!(fits(Preprocess::identity(1).with_resize(Some(28))).is_ok());
+        assert!(fits(Preprocess::numbers_only()).is_ok());
         for wrong in [
             Preprocess::identity(3),
             Preprocess::new(&[0.1], &[]),
+            Preprocess::new(&[], &[0.1]),
+            Preprocess::numbers_only().with_resize(Some(27)),
             Preprocess::new(&[f32::NAN], &[1.0]),
             Preprocess::new(&[0.0], &[0.0]),
             Preprocess::new(&[0.0], &[f32::INFINITY]),

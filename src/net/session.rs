@@ -14,6 +14,7 @@ use crate::net::log_report::dispatch_report;
 use crate::net::model::Model;
 use crate::net::plan::Plan;
 use crate::net::precision::Precision;
+use crate::net::preprocess::Preprocess;
 use crate::net::timing::LayerTiming;
 
 /// Options of a [`Session`]; made by [`Session::builder`].
@@ -94,7 +95,8 @@ impl SessionBuilder {
                 Box::new(Engine::<half::bf16>::new(Plan::new(&self.model, kernels)?, self.max_batch, threads, timing))
             }
         };
-        let session = Session { engine, precision, pool: self.pool, region: Region::default(), logits: Vec::new() };
+        let preprocess = self.model.preprocess().clone();
+        let session = Session { engine, precision, pool: self.pool, region: Region::default(), logits: Vec::new(), preprocess };
         if log::words().dispatch {
             log::write(&dispatch_report(&session, self.precision, calibration, threads));
         }
@@ -125,6 +127,7 @@ pub struct Session {
     pool: Pool,
     region: Region,
     logits: Vec<f32>,
+    preprocess: Preprocess,
 }
 
 /// The outputs of a run: one number per image and class. Borrows the session.
@@ -173,7 +176,8 @@ impl Session {
     #[must_use]
     pub fn fork(&self) -> Session {
         let engine = self.engine.fork(self.pool.threads());
-        Session { engine, precision: self.precision, pool: self.pool.clone(), region: Region::default(), logits: Vec::new() }
+        let (pool, preprocess) = (self.pool.clone(), self.preprocess.clone());
+        Session { engine, precision: self.precision, pool, region: Region::default(), logits: Vec::new(), preprocess }
     }
 
     /// Runs the network on a batch of any size.
@@ -183,12 +187,16 @@ impl Session {
     /// that rayon takes to ask the other threads of a pool for help.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the images are not of the network's size; [`Error::Panicked`] after a defect of this library.
+    /// [`Error::Shape`] if the images are not of the network's size; [`Error::Invalid`] for bytes if the model's
+    /// [`Preprocess`] refuses them; [`Error::Panicked`] after a defect of this library.
     pub fn run(&mut self, images: Images<'_>) -> Result<Logits<'_>> {
         let [count, channels, height, width] = images.shape();
         if [channels, height, width] != self.engine.input() {
             let [c, h, w] = self.engine.input();
             return Err(Error::shape("images", format!("{c} x {h} x {w} each"), format!("{channels} x {height} x {width}")));
+        }
+        if images.are_bytes() {
+            self.preprocess.check_bytes()?;
         }
         let classes = self.engine.classes();
         self.logits.resize(count * classes, 0.0);

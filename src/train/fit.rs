@@ -10,7 +10,7 @@ use super::observer::{EpochReport, Observer, StopReason};
 use super::progress::{Best, batch_range};
 use super::tensorboard::EventFile;
 use super::trainer::{Batch, Trainer};
-use crate::data::{BatchLoader, Dataset, SoftLabel, customary_preprocess, epoch_order, measure_preprocess};
+use crate::data::{BatchLoader, Dataset, PixelType, SoftLabel, customary_preprocess, epoch_order, measure_preprocess};
 use crate::error::{Error, Result};
 use crate::io::atomic;
 use crate::net::Preprocess;
@@ -103,7 +103,7 @@ impl Trainer {
         if let Some(preprocess) = &self.preprocess {
             return Ok(preprocess.clone());
         }
-        let fits = |preprocess: &Preprocess| preprocess.mean.len() == train.shape()[0];
+        let fits = |preprocess: &Preprocess| preprocess.mean.len() == train.shape()[0] && train.pixel_type() == PixelType::U8;
         let preprocess = match customary_preprocess(&self.config.data.name).filter(fits) {
             Some(preprocess) => preprocess,
             None => measure_preprocess(train, &self.executor.pool())?,

@@ -29,7 +29,7 @@ struct Target {
 }
 
 /// All targets, in alphabetical order.
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 11] = [
     Target { name: "checkpoint", run: leanresnet_fuzz::checkpoint, seeds: seeds::checkpoints },
     Target { name: "cifar", run: leanresnet_fuzz::cifar, seeds: seeds::cifar_files },
     Target { name: "config", run: leanresnet_fuzz::config, seeds: seeds::configurations },
@@ -37,6 +37,10 @@ const TARGETS: [Target; 7] = [
     Target { name: "import", run: leanresnet_fuzz::import, seeds: seeds::state_dicts },
     Target { name: "kernels", run: leanresnet_fuzz::kernels, seeds: seeds::kernel_problems },
     Target { name: "model", run: leanresnet_fuzz::model, seeds: seeds::model_files },
+    Target { name: "npy", run: leanresnet_fuzz::npy, seeds: seeds::arrays },
+    Target { name: "npz", run: leanresnet_fuzz::npz, seeds: seeds::archives },
+    Target { name: "picture", run: leanresnet_fuzz::picture, seeds: seeds::pictures },
+    Target { name: "stl10", run: leanresnet_fuzz::stl10, seeds: seeds::stl10_files },
 ];
 
 /// Changes `input` in one of the ways that find mistakes in readers.
@@ -131,6 +135,26 @@ fn model() {
     replay_corpus(&TARGETS[6]);
 }
 
+#[test]
+fn npy() {
+    replay_corpus(&TARGETS[7]);
+}
+
+#[test]
+fn npz() {
+    replay_corpus(&TARGETS[8]);
+}
+
+#[test]
+fn picture() {
+    replay_corpus(&TARGETS[9]);
+}
+
+#[test]
+fn stl10() {
+    replay_corpus(&TARGETS[10]);
+}
+
 /// A corpus whose inputs are all refused at the door would test little.
 #[test]
 fn the_seeds_are_accepted() {
@@ -152,6 +176,16 @@ fn the_seeds_are_accepted() {
     let file = seeds::state_dict(&Model::random(&network, 1), "");
     let report = leanresnet::net::import(&file, "seed", &network, &[]).expect("a state dict");
     assert!(report.model.is_some());
+    for seed in seeds::arrays() {
+        leanresnet::npy::Reader::from_bytes(seed, "seed").expect("an array");
+    }
+    for seed in seeds::archives() {
+        let archive = leanresnet::npy::Archive::from_bytes(seed, "seed").expect("an archive");
+        assert!(archive.names().count() > 0 && archive.names().all(|name| archive.array(name).is_ok()));
+    }
+    for seed in seeds::pictures() {
+        leanresnet::picture::from_bytes(&seed, Path::new("seed"), [3, 4, 4], None).expect("a picture");
+    }
 }
 
 #[test]

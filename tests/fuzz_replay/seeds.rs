@@ -138,6 +138,32 @@ pub(crate) fn model_files() -> Vec<Vec<u8>> {
     networks.map(|network| Model::random(&network, 1).to_bytes().expect("a model fits into a file")).to_vec()
 }
 
+/// Arrays that NumPy made.
+pub(crate) fn arrays() -> Vec<Vec<u8>> {
+    vec![include_bytes!("../npy/float32.npy").to_vec(), include_bytes!("../npy/int32-big-endian.npy").to_vec()]
+}
+
+/// Archives that NumPy made.
+pub(crate) fn archives() -> Vec<Vec<u8>> {
+    vec![include_bytes!("../npy/uint8-deflated.npz").to_vec(), include_bytes!("../npy/float64-stored.npz").to_vec()]
+}
+
+pub(crate) fn pictures() -> Vec<Vec<u8>> {
+    let picture = image::RgbImage::from_fn(7, 5, |x, y| image::Rgb([30 * x as u8, 40 * y as u8, 90]));
+    let written = |format| {
+        let mut bytes = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).expect("write to memory");
+        bytes.into_inner()
+    };
+    [image::ImageFormat::Png, image::ImageFormat::Jpeg, image::ImageFormat::Pnm].map(written).to_vec()
+}
+
+/// An image (cut off by the replay's mutations, which are shorter), and labels.
+pub(crate) fn stl10_files() -> Vec<Vec<u8>> {
+    let image = (0..3 * 96 * 96).map(|position| (position % 251) as u8);
+    vec![[0].into_iter().chain(image).collect(), vec![1, 3, 10, 1, 9]]
+}
+
 fn gzip(content: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(content).expect("write to memory");

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use clap::Args;
-use leanresnet::data::{DataConfig, Split, open};
+use leanresnet::data::{DataConfig, Split, open_for};
 use leanresnet::train::Evaluation;
 use leanresnet::{Precision, RunConfig};
 use serde::Serialize;
@@ -69,7 +69,7 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     let interrupt = Interrupt::install()?;
     let loaded = model_source::load_or_shipped(options.model.as_deref(), context.output)?;
     let data = data_config(options, &loaded.origin)?;
-    let dataset = open(&data, options.split)?;
+    let dataset = open_for(&data, options.split, loaded.model.input(), loaded.model.preprocess().resize)?;
     let names = dataset.class_names().to_vec();
     context.output.detail(&format!("{}: {} images of {}", loaded.name, dataset.len(), data.name));
     for &dtype in &options.dtype {

@@ -5,14 +5,18 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use leanresnet::{Images, Model, Precision, Session};
+use leanresnet::npy::{self, ElementType};
+use leanresnet::{Error, Images, Model, Precision, Session, picture};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, expected};
 use crate::model_source::{self, LoadedModel};
 use crate::table::percent;
-use crate::{npy, picture};
+
+/// What the arrays in archives are called.
+const INPUT_ARRAY: &str = "x";
+const OUTPUT_ARRAY: &str = "logits";
 
 /// Arguments of the verb.
 #[derive(Args)]
@@ -29,10 +33,11 @@ pub struct Options {
     /// Classes to list per picture
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     top: u32,
-    /// An array of images instead: .npy, float32, [n, channels, height, width], normalised as the network expects them
+    /// An array of images instead: .npy, or .npz with the array x or a single one; [n, channels, height, width]; float32 or float64 as the network
+    /// reads them, or uint8, which the model normalises
     #[arg(long, value_name = "X.npy", requires = "output")]
     input: Option<PathBuf>,
-    /// Where the logits go: .npy, float32, [n, classes]
+    /// Where the logits go: .npy, or .npz with the array logits; float32, [n, classes]
     #[arg(long, value_name = "Y.npy", requires = "input")]
     output: Option<PathBuf>,
     /// Images at once
@@ -119,7 +124,7 @@ fn pictures(
     for files in images.chunks(batch) {
         let mut pixels = Vec::with_capacity(files.len() * channels * height * width);
         for file in files {
-            pixels.extend(picture::load(file, [channels, height, width], model.preprocess())?);
+            pixels.extend(load(file, model)?);
         }
         let logits = session.run(Images::nhwc_u8(&pixels, [files.len(), channels, height, width])?)?;
         for (index, file) in files.iter().enumerate() {
@@ -128,6 +133,19 @@ fn pictures(
         }
     }
     Ok(0)
+}
+
+/// A picture as the model reads it.
+fn load(file: &Path, model: &Model) -> Result<Vec<u8>, Failure> {
+    picture::load(file, model.input(), model.preprocess().resize).map_err(|error| match error {
+        Error::Data { .. } => {
+            Failure::from(error).with_hint(format!("file {} shows what it is; PNG, JPEG and PPM can be read", file.display()))
+        }
+        Error::Invalid { .. } => {
+            Failure::from(error).with_hint("leanresnet predict MODEL --input x.npy --output y.npy takes images of any kind")
+        }
+        other => other.into(),
+    })
 }
 
 /// The classes with the largest probabilities.
@@ -163,8 +181,9 @@ fn array(
     batch: usize,
 ) -> Outcome {
     let LoadedModel { model, name, .. } = loaded;
-    let mut reader = npy::Reader::open(input)?;
-    let [images, channels, height, width] = reader.shape();
+    let read = |error| of_array(error, input);
+    let mut reader = npy::open(input, INPUT_ARRAY).map_err(read)?;
+    let [images, channels, height, width] = reader.image_shape().map_err(read)?;
     let wanted = model.input();
     if [channels, height, width] != wanted {
         let [channels, height, width] = wanted;
@@ -172,20 +191,43 @@ fn array(
         let message = expected(format!("{}: shape", input.display()), wanted, format!("{:?}", reader.shape()));
         return Err(Failure::data(message, "leanresnet summary MODEL shows the input of a model"));
     }
-    let classes = model.classes();
-    let mut writer = npy::Writer::create(output, [images, classes])?;
-    let mut values = vec![0.0; batch.min(images) * channels * height * width];
-    for start in (0..images).step_by(batch) {
-        let count = batch.min(images - start);
-        let values = &mut values[..count * channels * height * width];
-        reader.read(values)?;
-        let logits = session.run(Images::nchw_f32(values, [count, channels, height, width])?)?;
-        writer.write(logits.as_slice())?;
-    }
-    writer.finish()?;
+    let (classes, image) = (model.classes(), channels * height * width);
+    let is_bytes = reader.element() == ElementType::Unsigned(8);
+    let at_once = batch.min(images) * image;
+    let (mut bytes, mut numbers) = if is_bytes { (vec![0; at_once], Vec::new()) } else { (Vec::new(), vec![0.0; at_once]) };
+    npy::write(output, OUTPUT_ARRAY, &[images, classes], |writer| {
+        for start in (0..images).step_by(batch) {
+            let count = batch.min(images - start);
+            let shape = [count, channels, height, width];
+            let images = if is_bytes {
+                let bytes = &mut bytes[..count * image];
+                reader.read_u8(bytes).map_err(read)?;
+                Images::nchw_u8(bytes, shape)?
+            } else {
+                let numbers = &mut numbers[..count * image];
+                reader.read_f32(numbers).map_err(read)?;
+                Images::nchw_f32(numbers, shape)?
+            };
+            writer.write(session.run(images)?.as_slice())?;
+        }
+        Ok::<(), Failure>(())
+    })?;
     let answer = ArrayAnswer { model: name, images, shape: [images, classes], output };
     context.output.answer(&answer, || format!("{images} images; logits [{images}, {classes}] in {}\n", output.display()))?;
     Ok(0)
+}
+
+/// An error in an array that is read, with the way to make a right one.
+fn of_array(error: Error, input: &Path) -> Failure {
+    match error {
+        Error::Data { .. } if input.extension().is_some_and(|extension| extension == "npz") => {
+            Failure::from(error).with_hint("in Python: numpy.savez('x.npz', x=images.astype('float32')) with images [n, c, h, w]")
+        }
+        Error::Data { .. } => {
+            Failure::from(error).with_hint("in Python: numpy.save('x.npy', images.astype('float32')) with images [n, c, h, w]")
+        }
+        other => other.into(),
+    }
 }
 
 #[cfg(test)]

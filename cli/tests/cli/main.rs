@@ -1,6 +1,7 @@
 //! The command-line tool as scripts see it: exit codes, messages, JSON, files.
 
 mod answers;
+mod datasets;
 mod errors;
 mod recipe;
 mod runs;

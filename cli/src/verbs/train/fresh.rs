@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use leanresnet::data::{Dataset, Flip, Split, open};
+use leanresnet::data::{Dataset, Flip, PixelType, Split, open_for};
 use leanresnet::net::parameters;
 use leanresnet::train::{FitOptions, NetworkExecutor, RunFolder, Trainer};
 use leanresnet::{Error, Model, Network, RunConfig};
@@ -47,6 +47,9 @@ pub fn prepare<'a>(context: &Context<'a>, options: &Options, interrupt: &Interru
         train.len(),
         folder.path().display()
     ));
+    if train.pixel_type() == PixelType::F32 {
+        context.output.note("note: the images are numbers and are taken as they are; only bytes are normalised");
+    }
     if config.data.name == "mnist" && config.data.augment.flip != Flip::Off {
         context.output.note("note: mirrored digits are no digits; --augment crop=4 trains without them");
     }
@@ -63,11 +66,12 @@ fn configure(options: &Options, init: Option<&Model>) -> Result<(RunConfig, Box<
         _ => source.configuration()?,
     };
     options.apply(&mut configuration)?;
-    let data = configuration.run_config()?.data;
+    let RunConfig { data, network, .. } = configuration.run_config()?;
     if data.name == "synthetic" && configuration.get("train.epochs").is_none() {
         configuration.set("train.epochs", SYNTHETIC_EPOCHS)?;
     }
-    let train = open(&data, Split::Train)?;
+    let resize = init.and_then(|model| model.preprocess().resize);
+    let train = open_for(&data, Split::Train, network.input(), resize)?;
     if source.is_preset() && configuration.get("network.input").is_none() {
         let shape = train.shape().map(|extent| toml::Value::from(extent as i64));
         configuration.set("network.input", shape.to_vec())?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use leanresnet::data::{Split, open};
+use leanresnet::data::{Split, open_for};
 use leanresnet::train::{NetworkExecutor, RunFolder, Trainer, config_of_checkpoint};
 
 use super::session::{TrainingSession, split};
@@ -24,12 +24,13 @@ pub fn prepare<'a>(
     if let Some(epochs) = epochs {
         config.train.epochs = epochs as u64;
     }
-    let (train, validation) = split(open(&config.data, Split::Train)?, &config)?;
     let isa = context.isa_for(config.train.dtype.into())?;
     let executor = NetworkExecutor::new(&config.network, &config.train, context.pool()?, isa)?;
     let mut trainer = Trainer::with_executor(config.clone(), Box::new(executor))?.in_folder(folder.clone());
     let mut progress = TrainingProgress::new(context, folder.clone(), interrupt.clone(), config.train.epochs, &[]);
     let report = trainer.resume(path, &mut progress)?;
+    let resize = trainer.preprocess().and_then(|preprocess| preprocess.resize);
+    let (train, validation) = split(open_for(&config.data, Split::Train, config.network.input(), resize)?, &config)?;
     let changes = if report.changes.is_empty() { "nothing changed".to_owned() } else { report.changes.join(", ") };
     let place = format!("{} epochs and {} steps are done", report.epoch, report.step);
     context.output.note(&format!("going on with {}: {place}; {changes}", path.display()));

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use leanresnet::data::{Dataset, Split, Subset, open, split_validation};
+use leanresnet::data::{Dataset, Split, Subset, open_for, split_validation};
 use leanresnet::train::{FitReport, RunFolder, StopReason, Trainer};
 use leanresnet::{Error, Precision, RunConfig};
 
@@ -75,7 +75,7 @@ impl TrainingSession<'_> {
     fn judge(&self, context: &Context<'_>, interrupt: &Interrupt) -> Result<Option<Verdict>, Failure> {
         let config = self.trainer.config();
         let loaded = model_source::load(self.folder.path())?;
-        let test = open(&config.data, Split::Test)?;
+        let test = open_for(&config.data, Split::Test, loaded.model.input(), loaded.model.preprocess().resize)?;
         let bar = progress::bar(context.progress(), test.len() as u64, "test {wide_bar} {pos}/{len} images");
         let machine = (context.pool()?, context.isa()?, Precision::F32);
         let on_progress = |done: usize| bar.set_position(done as u64);
