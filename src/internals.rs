@@ -22,3 +22,6 @@ pub mod kernel {
 }
 /// The synchronisation of threads alone.
 pub use crate::exec::region::TimedPhases;
+/// ONNX's messages.
+#[cfg(feature = "onnx")]
+pub use crate::onnx::proto as onnx_proto;

@@ -1,4 +1,6 @@
 //! ONNX, the exchange format of other engines: their models here, ours there.
-#![forbid(unsafe_code)]
 
-mod proto;
+mod import;
+pub(crate) mod proto;
+
+pub use import::{ImportReport, import};

@@ -170,6 +170,7 @@ pub enum DataType {
     Float = 1,
     Int32 = 6,
     Int64 = 7,
+    Bool = 9,
     Float16 = 10,
     Double = 11,
     Bfloat16 = 16,
