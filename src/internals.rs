@@ -24,4 +24,6 @@ pub mod kernel {
 pub use crate::exec::region::TimedPhases;
 /// ONNX's messages.
 #[cfg(feature = "onnx")]
-pub use crate::onnx::proto as onnx_proto;
+pub mod onnx_proto {
+    pub use crate::onnx::proto::*;
+}

@@ -3,6 +3,7 @@
 //! Source: `onnx/onnx.proto3` of ONNX 1.23. Written down by hand, so that no build needs `protoc`. Fields of messages that differ from
 //! their Rust name in meaning are explained; the rest is as there.
 #![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "the names are ONNX's own, and explained there")]
 
 use prost::Message;
 

@@ -80,15 +80,15 @@ fn int(node: &NodeProto, name: &str, default: i64) -> i64 {
 }
 
 fn ints(node: &NodeProto, name: &str, default: &[usize]) -> Vec<usize> {
-    attribute(node, name)
-        .map_or(default.to_vec(), |attribute| attribute.ints.iter().map(|&value| value as usize).collect())
+    attribute(node, name).map_or(default.to_vec(), |attribute| attribute.ints.iter().map(|&value| value as usize).collect())
 }
 
 /// Extents of the output of windows and the padding that they are put on.
 fn windows(node: &NodeProto, size: [usize; 2], kernel: [usize; 2]) -> ([usize; 2], [usize; 2], [usize; 2]) {
     let (strides, dilations) = (ints(node, "strides", &[1, 1]), ints(node, "dilations", &[1, 1]));
     let pads = ints(node, "pads", &[0; 4]);
-    let auto = attribute(node, "auto_pad").map_or("NOTSET".to_owned(), |attribute| String::from_utf8(attribute.s.clone()).unwrap());
+    let auto =
+        attribute(node, "auto_pad").map_or("NOTSET".to_owned(), |attribute| String::from_utf8(attribute.s.clone()).unwrap());
     let (mut output, mut before, mut padded) = ([0; 2], [0; 2], [0; 2]);
     for axis in 0..2 {
         let reach = (kernel[axis] - 1) * dilations[axis] + 1;
@@ -115,13 +115,19 @@ fn windows(node: &NodeProto, size: [usize; 2], kernel: [usize; 2]) -> ([usize; 2
 }
 
 fn node_output(node: &NodeProto, inputs: &[Option<&Array>]) -> Array {
+    if node.op_type == "Constant" {
+        return constant(attribute(node, "value").unwrap().t.as_ref().unwrap());
+    }
     let x = inputs[0].unwrap();
     match node.op_type.as_str() {
         "Identity" | "Dropout" => x.clone(),
         "Relu" => Array { dims: x.dims.clone(), values: x.values.iter().map(|value| value.max(0.0)).collect() },
         "Add" | "Sub" | "Mul" | "Div" => {
             let y = inputs[1].unwrap();
-            let dims = if x.dims.len() >= y.dims.len() { x.dims.clone() } else { y.dims.clone() };
+            let rank = x.dims.len().max(y.dims.len());
+            let extent =
+                |array: &Array, axis: usize| (axis + array.dims.len()).checked_sub(rank).map_or(1, |axis| array.dims[axis]);
+            let dims = (0..rank).map(|axis| extent(x, axis).max(extent(y, axis))).collect();
             Array::map(dims, |at| {
                 let (a, b) = (x.broadcast_at(at), y.broadcast_at(at));
                 match node.op_type.as_str() {
@@ -156,6 +162,7 @@ fn node_output(node: &NodeProto, inputs: &[Option<&Array>]) -> Array {
                 x.pixel(at[0], at[1], at[2] as isize - pads[2] as isize, at[3] as isize - pads[3] as isize).unwrap_or(0.0)
             })
         }
+        "Transpose" => Array::map(vec![x.dims[1], x.dims[0]], |at| x.at(&[at[1], at[0]])),
         "MatMul" => product(x, inputs[1].unwrap(), false, 1.0),
         "Gemm" => {
             let float = |name: &str| attribute(node, name).map_or(1.0, |attribute| f64::from(attribute.f));

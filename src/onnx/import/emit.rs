@@ -153,7 +153,8 @@ impl Emission<'_> {
         loop {
             let free = if number == 0 { name.clone() } else { format!("{name}.{number}") };
             number += 1;
-            let all: Vec<String> = std::iter::once(free.clone()).chain(parts.iter().map(|part| format!("{free}.{part}"))).collect();
+            let all: Vec<String> =
+                std::iter::once(free.clone()).chain(parts.iter().map(|part| format!("{free}.{part}"))).collect();
             if all.iter().all(|name| !self.names.contains_key(name)) {
                 // The number after the last one that was tried: many nodes of one name take no longer than others.
                 self.names.extend(all.into_iter().map(|name| (name, 1)));

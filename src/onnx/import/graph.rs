@@ -119,7 +119,8 @@ fn draft_of(input: &ValueInfoProto, file_bytes: usize, source_name: &str) -> Res
         }
         [batch, Some(channels)] => Ok((Draft::new([channels, 1, 1], batch, file_bytes), Axes::Nc)),
         _ => {
-            let expected = format!("[batch, channels, height, width] or [batch, channels], all but the batch fixed, 1 to {MAX_EXTENT}");
+            let expected =
+                format!("[batch, channels, height, width] or [batch, channels], all but the batch fixed, 1 to {MAX_EXTENT}");
             let shown_dims: Vec<String> = dims
                 .iter()
                 .take(10)

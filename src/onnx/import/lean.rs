@@ -25,7 +25,12 @@ pub(super) fn stencil_of(convolution: &Convolution, channels: usize) -> Option<S
     let Convolution { window: Window { kernel, stride, padding, dilation }, groups, .. } = *convolution;
     let group_size = channels / groups;
     let keeps_size = (0..2).all(|axis| padding[axis] + padding[axis + 2] == (kernel[axis] - 1) * dilation);
-    if (groups == 1 && channels > 1) || convolution.outputs() != channels || stride != 1 || !keeps_size || !GROUP_SIZES.contains(&group_size) {
+    if (groups == 1 && channels > 1)
+        || convolution.outputs() != channels
+        || stride != 1
+        || !keeps_size
+        || !GROUP_SIZES.contains(&group_size)
+    {
         return None;
     }
     let offset = |tap: usize, axis: usize| (tap * dilation) as isize - padding[axis] as isize;
@@ -41,9 +46,7 @@ pub(super) fn stencil_of(convolution: &Convolution, channels: usize) -> Option<S
         return None;
     }
     let side = 2 * radius + 1;
-    let index = |[row, column]: [isize; 2]| {
-        ((row + radius as isize) as usize) * side + (column + radius as isize) as usize
-    };
+    let index = |[row, column]: [isize; 2]| ((row + radius as isize) as usize) * side + (column + radius as isize) as usize;
     let mut mask = vec![false; side * side];
     let mut weight = vec![0.0; channels * group_size * side * side];
     for tap in (0..taps).filter(|&tap| is_used[tap]) {

@@ -4,6 +4,7 @@ mod draft;
 mod emit;
 mod graph;
 mod lean;
+mod metadata;
 mod node;
 mod operators;
 mod refusal;
@@ -74,6 +75,7 @@ pub fn import(bytes: &[u8], source_name: &str) -> Result<ImportReport> {
     let by = if producer.is_empty() { String::new() } else { format!(", written by {producer}") };
     let model = Model::from_named_tensors(Description::Graph(graph), tensors, source_name)?
         .with_provenance(format!("imported from {source_name}, ONNX with opset {opset}{by}"))?;
+    let model = metadata::apply(model, &proto.metadata_props, source_name)?;
     Ok(ImportReport { model, opset, producer, nodes, loaded, ignored: nodes_before - loaded })
 }
 

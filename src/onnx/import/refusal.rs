@@ -59,7 +59,7 @@ impl Refusals {
         if self.listed.is_empty() {
             return Ok(());
         }
-        let mut got = String::new();
+        let mut got = "these:".to_owned();
         for node in &self.listed {
             let _ = write!(got, "\n  {node}");
         }
@@ -67,7 +67,7 @@ impl Refusals {
             let _ = write!(got, "\n  and {} more", self.more);
         }
         if self.unchecked > 0 {
-            let _ = write!(got, "\n  ({} nodes after these were not checked, but for their operators)", self.unchecked);
+            let _ = write!(got, "\n  and {} that read their outputs, of which only the operators were checked", self.unchecked);
         }
         let what = format!("{} nodes that cannot be imported", self.listed.len() + self.more);
         Err(Error::model(source_name, what, "operators and attributes that `leanresnet::onnx` lists", got))

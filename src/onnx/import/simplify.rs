@@ -123,8 +123,7 @@ impl Rewriting<'_> {
     /// Terms that are shifts of values that others need too: the shifts go into a convolution of the sum, if it has one.
     fn shift_convolutions(&mut self, sum: usize) {
         let terms = self.draft.nodes[sum].inputs.clone();
-        let is_own_convolution =
-            |&&term: &&usize| self.uses[term] == 1 && matches!(self.draft.nodes[term].op, Op::Convolve(_));
+        let is_own_convolution = |&&term: &&usize| self.uses[term] == 1 && matches!(self.draft.nodes[term].op, Op::Convolve(_));
         let Some(&convolution) = terms.iter().find(is_own_convolution) else { return };
         for (position, &term) in terms.iter().enumerate() {
             let Op::Map(map) = &self.draft.nodes[term].op else { continue };

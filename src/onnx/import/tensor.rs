@@ -6,6 +6,9 @@ use std::rc::Rc;
 use crate::onnx::import::refusal::{Checked, refusal, shown};
 use crate::onnx::proto::{DataType, TensorProto};
 
+/// Most axes of a tensor.
+pub(super) const MAX_AXES: usize = 16;
+
 /// A tensor whose values are known.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tensor {
@@ -36,6 +39,9 @@ impl Tensor {
         let what = |part: &str| format!("{part} of tensor `{}`", shown(&tensor.name));
         if tensor.data_location != 0 || !tensor.external_data.is_empty() {
             return Err(refusal(what("values"), "values inside of the model file", "values in another file"));
+        }
+        if tensor.dims.len() > MAX_AXES {
+            return Err(refusal(what("axes"), format!("at most {MAX_AXES}"), tensor.dims.len()));
         }
         let mut count = 1_usize;
         let mut dims = Vec::with_capacity(tensor.dims.len());
@@ -116,10 +122,45 @@ impl Tensor {
         self.dims.iter().product()
     }
 
-    /// The same values in another shape; `None` if there are more or fewer.
+    /// The same values in another shape; `None` if there are more or fewer, or too many axes.
     pub(super) fn reshaped(&self, dims: Vec<usize>) -> Option<Self> {
         let product = dims.iter().try_fold(1_usize, |product, &extent| product.checked_mul(extent))?;
-        (product == self.count()).then(|| Tensor { dims, values: self.values.clone() })
+        (product == self.count() && dims.len() <= MAX_AXES).then(|| Tensor { dims, values: self.values.clone() })
+    }
+
+    /// The shape of two tensors that are broadcast to each other; `None` if they do not fit.
+    pub(super) fn broadcast_dims(&self, other: &Tensor) -> Option<Vec<usize>> {
+        let rank = self.dims.len().max(other.dims.len());
+        let extent = |dims: &[usize], axis: usize| (axis + dims.len()).checked_sub(rank).map_or(1, |axis| dims[axis]);
+        let pairs = (0..rank).map(|axis| (extent(&self.dims, axis), extent(&other.dims, axis)));
+        pairs
+            .map(|pair| match pair {
+                (a, b) if a == b => Some(a),
+                (1, extent) | (extent, 1) => Some(extent),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The value of `operation` for every pair of values of two tensors of floats, of shape [`Tensor::broadcast_dims`].
+    pub(super) fn combined(&self, other: &Tensor, dims: Vec<usize>, operation: fn(f32, f32) -> f32) -> Checked<Self> {
+        let (ours, theirs) = (self.as_floats()?, other.as_floats()?);
+        let position = |tensor: &Tensor, mut index: usize| {
+            let (mut position, mut step) = (0, 1);
+            let missing = dims.len() - tensor.dims.len();
+            for axis in (0..dims.len()).rev() {
+                let at = index % dims[axis];
+                index /= dims[axis];
+                if axis >= missing && tensor.dims[axis - missing] > 1 {
+                    position += at * step;
+                    step *= tensor.dims[axis - missing];
+                }
+            }
+            position
+        };
+        let count = dims.iter().product();
+        let values = (0..count).map(|index| operation(ours[position(self, index)], theirs[position(other, index)])).collect();
+        Ok(Tensor::floats(dims, values))
     }
 
     /// The tensor with its axes in another order: axis i of the result is axis `order[i]`, each of which stands there once.
@@ -217,6 +258,21 @@ mod tests {
         refused(proto(&[2], 8), "type 8");
         refused(proto(&[2], 0), "type 0");
         refused(TensorProto { data_location: 1, ..proto(&[2], 1) }, "values in another file");
+    }
+
+    #[test]
+    fn pairs_are_broadcast() {
+        let matrix = Tensor::floats(vec![2, 3], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        let column = Tensor::floats(vec![2, 1], vec![10.0, 20.0]);
+        let dims = matrix.broadcast_dims(&column).unwrap();
+        let product = matrix.combined(&column, dims, |a, b| a - b).unwrap();
+        assert_eq!(product, Tensor::floats(vec![2, 3], vec![-10.0, -9.0, -8.0, -17.0, -16.0, -15.0]));
+        let row = Tensor::floats(vec![3], vec![1.0, 2.0, 3.0]);
+        let dims = column.broadcast_dims(&row).unwrap();
+        assert_eq!(dims, [2, 3]);
+        let sum = column.combined(&row, dims, |a, b| a + b).unwrap();
+        assert_eq!(sum, Tensor::floats(vec![2, 3], vec![11.0, 12.0, 13.0, 21.0, 22.0, 23.0]));
+        assert!(matrix.broadcast_dims(&Tensor::floats(vec![2], vec![0.0; 2])).is_none());
     }
 
     #[test]

@@ -15,7 +15,8 @@ use crate::verbs::import::{Options, read_file};
 const LARGEST_FILE: u64 = 1 << 31;
 
 /// What to look at when a file is refused.
-const HINT: &str = "README, ONNX, lists the operators; onnx.checker.check_model(FILE, full_check=True) in Python finds what is broken";
+const HINT: &str =
+    "README, ONNX, lists the operators; onnx.checker.check_model(FILE, full_check=True) in Python finds what is broken";
 
 /// The keys of every import, and those of ONNX.
 #[derive(Serialize)]

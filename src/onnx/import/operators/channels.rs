@@ -30,7 +30,20 @@ pub(super) fn batch_normalization(node: &Node<'_>, draft: &mut Draft) -> Checked
 }
 
 pub(super) fn add(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
-    sum(node, draft)
+    match constants(node, draft, |a, b| a + b)? {
+        Some(folded) => Ok(folded),
+        None => sum(node, draft),
+    }
+}
+
+/// What two constants make together; `None` if one of the two inputs is computed.
+fn constants(node: &Node<'_>, draft: &mut Draft, operation: fn(f32, f32) -> f32) -> Checked<Option<Value>> {
+    let (Value::Constant(first), Value::Constant(second)) = (node.value(0)?, node.value(1)?) else { return Ok(None) };
+    let Some(dims) = first.broadcast_dims(second) else {
+        return Err(refusal("shapes", "those of a broadcast", format!("{:?} and {:?}", first.dims, second.dims)));
+    };
+    draft.charge(dims.iter().fold(1, |product: usize, &extent| product.saturating_mul(extent)))?;
+    Ok(Some(Value::Constant(first.combined(second, dims, operation)?)))
 }
 
 /// The sum of images and constants, any number of them.
@@ -52,6 +65,7 @@ pub(super) fn sum(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
     let mut shift = vec![0.0; channels];
     for value in node.inputs.iter().flatten() {
         if let Value::Constant(tensor) = value {
+            draft.charge(channels)?;
             let terms = per_channel(tensor, first, draft)?;
             shift.iter_mut().zip(terms).for_each(|(shift, term)| *shift += term);
         }
@@ -68,7 +82,9 @@ pub(super) fn sum(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
 }
 
 pub(super) fn sub(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
-    let negative = |terms: Vec<f64>| terms.into_iter().map(|term| -term).collect();
+    if let Some(folded) = constants(node, draft, |a, b| a - b)? {
+        return Ok(folded);
+    }
     if let Value::Constant(tensor) = node.value(0)? {
         let image = node.image(1)?;
         let shift = per_channel(tensor, image, draft)?;
@@ -85,11 +101,14 @@ pub(super) fn sub(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
         let difference = draft.push(node.name(), Op::Sum, &[image.node, negated])?;
         return Ok(Value::Image(Image { node: difference, ..image }));
     }
-    let shift: Vec<f64> = negative(per_channel(node.constant(1)?, image, draft)?);
+    let shift: Vec<f64> = per_channel(node.constant(1)?, image, draft)?.into_iter().map(|term| -term).collect();
     map(node, draft, image, ChannelMap { scale: vec![1.0; shift.len()], shift })
 }
 
 pub(super) fn mul(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
+    if let Some(folded) = constants(node, draft, |a, b| a * b)? {
+        return Ok(folded);
+    }
     let image_index = usize::from(matches!(node.value(0)?, Value::Constant(_)));
     let image = node.image(image_index)?;
     let scale = per_channel(node.constant(1 - image_index)?, image, draft)?;
@@ -97,6 +116,9 @@ pub(super) fn mul(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
 }
 
 pub(super) fn div(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
+    if let Some(folded) = constants(node, draft, |a, b| a / b)? {
+        return Ok(folded);
+    }
     let image = node.image(0)?;
     let scale: Vec<f64> = per_channel(node.constant(1)?, image, draft)?.into_iter().map(f64::recip).collect();
     map(node, draft, image, ChannelMap { shift: vec![0.0; scale.len()], scale })

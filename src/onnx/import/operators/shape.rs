@@ -5,7 +5,7 @@ use crate::net::Operation;
 use crate::onnx::import::draft::{Draft, Op};
 use crate::onnx::import::node::{Axes, Image, Node, Value, axis_from_front, extents};
 use crate::onnx::import::refusal::{Checked, refusal};
-use crate::onnx::import::tensor::Tensor;
+use crate::onnx::import::tensor::{MAX_AXES, Tensor};
 use crate::onnx::proto::DataType;
 
 pub(super) fn constant(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
@@ -43,8 +43,7 @@ pub(super) fn cast(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
     let value = node.value(0)?;
     let to = node.integer("to", 0)?;
     let kind = i32::try_from(to).ok().and_then(|to| DataType::try_from(to).ok());
-    let is_float =
-        matches!(kind, Some(DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double));
+    let is_float = matches!(kind, Some(DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double));
     let is_kept = match value {
         Value::Image(_) => is_float,
         Value::Constant(tensor) if is_float => tensor.as_floats().is_ok(),
@@ -139,7 +138,9 @@ fn resolved(from: &[Option<usize>], count: usize, target: &[i64], copies_zeros: 
     let known = dims.iter().flatten().try_fold(1_usize, |product, &extent| product.checked_mul(extent))?;
     match dims.iter().filter(|extent| extent.is_none()).count() {
         0 => {}
-        1 if known > 0 && count % known == 0 => dims.iter_mut().filter(|extent| extent.is_none()).for_each(|extent| *extent = Some(count / known)),
+        1 if known > 0 && count % known == 0 => {
+            dims.iter_mut().filter(|extent| extent.is_none()).for_each(|extent| *extent = Some(count / known))
+        }
         _ => return None,
     }
     let dims: Vec<usize> = dims.into_iter().flatten().collect();
@@ -175,10 +176,13 @@ pub(super) fn unsqueeze(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
         Some(tensor) => tensor.count(),
         None => node.integers("axes")?.map_or(0, <[i64]>::len),
     };
-    let rank_of = |rank: usize| rank.saturating_add(more).min(1 << 10);
+    let rank_of = |rank: usize| match rank.saturating_add(more) {
+        more if more <= MAX_AXES => Ok(more),
+        more => Err(refusal("axes", format!("at most {MAX_AXES}"), more)),
+    };
     match node.value(0)? {
         Value::Image(image) => {
-            let mut axes = node.axes(1, rank_of(image.axes.count()))?.unwrap_or_default();
+            let mut axes = node.axes(1, rank_of(image.axes.count())?)?.unwrap_or_default();
             axes.sort_unstable();
             if (image.axes, &axes[..]) != (Axes::Nc, &[2, 3][..]) {
                 return Err(refusal("axes", "[2, 3], height and width, of 2 axes", format!("{axes:?}")));
@@ -186,7 +190,7 @@ pub(super) fn unsqueeze(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
             Ok(Value::Image(Image { axes: Axes::Nchw, ..*image }))
         }
         Value::Constant(tensor) => {
-            let rank = rank_of(tensor.dims.len());
+            let rank = rank_of(tensor.dims.len())?;
             let axes = node.axes(1, rank)?.ok_or_else(|| refusal("axes", "an input or attribute", "none"))?;
             let mut left = tensor.dims.iter();
             let dims = (0..rank).filter_map(|axis| if axes.contains(&axis) { Some(1) } else { left.next().copied() });
@@ -201,13 +205,21 @@ pub(super) fn transpose(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
         let Some(given) = given else { return Ok((0..rank).rev().collect()) };
         let order: Vec<usize> = given.iter().map(|&axis| axis_from_front(axis, rank)).collect::<Checked<_>>()?;
         let is_order = order.len() == rank && (0..rank).all(|axis| order.contains(&axis));
-        if is_order { Ok(order) } else { Err(refusal("attribute perm", format!("each of {rank} axes once"), format!("{given:?}"))) }
+        if is_order {
+            Ok(order)
+        } else {
+            Err(refusal("attribute perm", format!("each of {rank} axes once"), format!("{given:?}")))
+        }
     };
     match node.value(0)? {
         Value::Image(image) => {
             let order = order(image.axes.count())?;
             let is_kept = order.iter().enumerate().all(|(axis, from)| axis == *from);
-            if is_kept { node.value(0).cloned() } else { Err(refusal("attribute perm", "axes as they are: NCHW", format!("{order:?}"))) }
+            if is_kept {
+                node.value(0).cloned()
+            } else {
+                Err(refusal("attribute perm", "axes as they are: NCHW", format!("{order:?}")))
+            }
         }
         Value::Constant(tensor) => {
             draft.charge(tensor.count())?;
