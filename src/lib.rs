@@ -22,6 +22,8 @@ mod kernel;
 mod log;
 mod named_enum;
 pub mod net;
+#[cfg(feature = "onnx")]
+pub mod onnx;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod portable;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]

@@ -15,7 +15,7 @@ use leanresnet::data::{idx, stl10};
 use leanresnet::net::{import as import_state_dict, parameters, parse_name_map};
 use leanresnet::npy::{Archive, ElementType, Reader};
 use leanresnet::train::{RunConfig, model_of_checkpoint};
-use leanresnet::{Error, ErrorKind, Model, Network, picture};
+use leanresnet::{Error, ErrorKind, Images, Model, Network, Pool, Session, picture};
 
 pub use kernels::kernels;
 
@@ -138,6 +138,29 @@ pub fn npy(data: &[u8]) {
 pub fn npz(data: &[u8]) {
     match Archive::from_bytes(data.to_vec(), "input") {
         Ok(archive) => archive.names().for_each(|name| array(archive.array(name), 1032 * data.len() as u64)),
+        Err(error) => assert_refusal(&error, ErrorKind::Data),
+    }
+}
+
+/// An ONNX model: what is imported can be written and read, and small models run.
+pub fn onnx(data: &[u8]) {
+    match leanresnet::onnx::import(data, "input") {
+        Ok(report) => {
+            let model = report.model;
+            let written = model.to_bytes().expect("a model that was made can be written");
+            let again = Model::from_bytes(&written).expect("what was written can be read");
+            assert!(again.to_bytes().is_ok_and(|bytes| bytes == written), "a model changes when it is written and read");
+            let [channels, height, width] = model.input();
+            let largest = model.layers().iter().map(|layer| layer.output.iter().product::<usize>()).max().unwrap_or(0);
+            let macs: u64 = model.layers().iter().fold(0, |sum, layer| sum.saturating_add(layer.macs));
+            let is_small = (channels * height * width).max(largest) <= 1 << 14 && macs <= 1 << 20 && model.layers().len() <= 64;
+            if is_small {
+                let mut session = Session::builder(&model).pool(Pool::inline()).max_batch(1).build().expect("a session");
+                let pixels = vec![0.5; channels * height * width];
+                let images = Images::nchw_f32(&pixels, [1, channels, height, width]).expect("an image");
+                assert_eq!(session.run(images).expect("logits").classes(), model.classes());
+            }
+        }
         Err(error) => assert_refusal(&error, ErrorKind::Data),
     }
 }

@@ -5,6 +5,7 @@
 
 #[path = "../../fuzz/src/lib.rs"]
 pub mod leanresnet_fuzz;
+mod onnx_seeds;
 mod seeds;
 
 use std::fs;
@@ -29,7 +30,7 @@ struct Target {
 }
 
 /// All targets, in alphabetical order.
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     Target { name: "checkpoint", run: leanresnet_fuzz::checkpoint, seeds: seeds::checkpoints },
     Target { name: "cifar", run: leanresnet_fuzz::cifar, seeds: seeds::cifar_files },
     Target { name: "config", run: leanresnet_fuzz::config, seeds: seeds::configurations },
@@ -39,6 +40,7 @@ const TARGETS: [Target; 11] = [
     Target { name: "model", run: leanresnet_fuzz::model, seeds: seeds::model_files },
     Target { name: "npy", run: leanresnet_fuzz::npy, seeds: seeds::arrays },
     Target { name: "npz", run: leanresnet_fuzz::npz, seeds: seeds::archives },
+    Target { name: "onnx", run: leanresnet_fuzz::onnx, seeds: onnx_seeds::onnx_models },
     Target { name: "picture", run: leanresnet_fuzz::picture, seeds: seeds::pictures },
     Target { name: "stl10", run: leanresnet_fuzz::stl10, seeds: seeds::stl10_files },
 ];
@@ -146,13 +148,18 @@ fn npz() {
 }
 
 #[test]
-fn picture() {
+fn onnx() {
     replay_corpus(&TARGETS[9]);
 }
 
 #[test]
-fn stl10() {
+fn picture() {
     replay_corpus(&TARGETS[10]);
+}
+
+#[test]
+fn stl10() {
+    replay_corpus(&TARGETS[11]);
 }
 
 /// A corpus whose inputs are all refused at the door would test little.
@@ -165,6 +172,9 @@ fn the_seeds_are_accepted() {
         let text = str::from_utf8(&seed).expect("text");
         Network::from_toml(text).expect("a network");
         RunConfig::from_toml(text).expect("a training run");
+    }
+    for seed in onnx_seeds::onnx_models() {
+        leanresnet::onnx::import(&seed, "seed").expect("an ONNX model");
     }
     let folder = tempfile::tempdir().expect("a folder");
     for seed in seeds::checkpoints() {
