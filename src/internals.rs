@@ -22,3 +22,8 @@ pub mod kernel {
 }
 /// The synchronisation of threads alone.
 pub use crate::exec::region::TimedPhases;
+/// ONNX's messages.
+#[cfg(feature = "onnx")]
+pub mod onnx {
+    pub use crate::onnx::proto::*;
+}

@@ -1,4 +1,4 @@
-//! NumPy's array files, as far as `predict` needs them: 32-bit floats, row-major.
+//! NumPy's array files, row-major: 32-bit floats are read, and written with whatever else models hold.
 //!
 //! Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 #![forbid(unsafe_code)]
@@ -16,16 +16,16 @@ const ALIGNMENT: usize = 64;
 /// The longest header that is read, bytes; those of plain arrays have about a hundred.
 const LONGEST_HEADER: usize = 10_000;
 
-/// An array file that is read part by part.
+/// An array file of images (four dimensions) or logits (two) that is read part by part.
 #[derive(Debug)]
-pub struct Reader {
+pub struct Reader<const RANK: usize = 4> {
     path: PathBuf,
     file: BufReader<File>,
-    shape: [usize; 4],
+    shape: [usize; RANK],
 }
 
-impl Reader {
-    /// Opens a file with an array of four dimensions.
+impl<const RANK: usize> Reader<RANK> {
+    /// Opens a file with an array of so many dimensions.
     pub fn open(path: &Path) -> Result<Self, Failure> {
         let io = |error| Failure::io("read", path, &error);
         let file = File::open(path).map_err(io)?;
@@ -43,7 +43,7 @@ impl Reader {
     }
 
     /// The extents of the array.
-    pub fn shape(&self) -> [usize; 4] {
+    pub fn shape(&self) -> [usize; RANK] {
         self.shape
     }
 
@@ -73,7 +73,7 @@ fn wrong(path: &Path, fault: &Fault) -> Failure {
     let message = expected(format!("{}: {}", path.display(), fault.what), &fault.wanted, &fault.got);
     Failure::data(
         message,
-        "in Python: numpy.save('x.npy', numpy.ascontiguousarray(images, dtype='<f4')) with images [n, c, h, w]",
+        "in Python: numpy.save('x.npy', numpy.ascontiguousarray(x, dtype='<f4')) with images [n, c, h, w] or logits [n, classes]",
     )
 }
 
@@ -103,7 +103,7 @@ fn read_header(file: &mut impl Read) -> Result<(String, u64), Fault> {
 }
 
 /// The shape in a header such as `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 32, 32), }`.
-fn parse_header(header: &str) -> Result<[usize; 4], Fault> {
+fn parse_header<const RANK: usize>(header: &str) -> Result<[usize; RANK], Fault> {
     let value = |key: &'static str| {
         let (_, rest) = header.split_once(&format!("'{key}':")).ok_or_else(|| fault("header", key, "none"))?;
         Ok(rest.trim_start())
@@ -117,7 +117,7 @@ fn parse_header(header: &str) -> Result<[usize; 4], Fault> {
         return Err(fault("order of the values", "row-major ('fortran_order': False)", "another"));
     }
     let shape = value("shape")?;
-    let wanted = "four extents: images, channels, height, width";
+    let wanted = if RANK == 4 { "four extents: images, channels, height, width" } else { "two extents: images, classes" };
     let inside = shape.strip_prefix('(').and_then(|rest| rest.split_once(')')).map(|(inside, _)| inside);
     let inside = inside.ok_or_else(|| fault("shape", wanted, "none"))?;
     let extents: Option<Vec<usize>> =
@@ -125,6 +125,19 @@ fn parse_header(header: &str) -> Result<[usize; 4], Fault> {
     extents
         .and_then(|extents| extents.try_into().ok())
         .ok_or_else(|| fault("shape", wanted, format!("({})", inside.chars().take(80).collect::<String>())))
+}
+
+/// What comes before the values of an array: `descr` is NumPy's word for their type.
+pub fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
+    let extents: String = match shape {
+        [extent] => format!("{extent},"),
+        extents => extents.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    };
+    let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({extents}), }}");
+    let used = MAGIC.len() + 4 + text.len() + 1;
+    text.push_str(&" ".repeat(used.next_multiple_of(ALIGNMENT) - used));
+    text.push('\n');
+    [MAGIC, &[1, 0], &(text.len() as u16).to_le_bytes(), text.as_bytes()].concat()
 }
 
 /// An array file that is written part by part, and appears when it is finished.
@@ -136,14 +149,7 @@ impl Writer {
     /// Begins a file with an array of `rows` x `columns`.
     pub fn create(path: &Path, [rows, columns]: [usize; 2]) -> Result<Self, Failure> {
         let mut file = WholeFile::create(path)?;
-        let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
-        let used = MAGIC.len() + 4 + header.len() + 1;
-        header.push_str(&" ".repeat(used.next_multiple_of(ALIGNMENT) - used));
-        header.push('\n');
-        file.write(MAGIC)?;
-        file.write(&[1, 0])?;
-        file.write(&(header.len() as u16).to_le_bytes())?;
-        file.write(header.as_bytes())?;
+        file.write(&header("<f4", &[rows, columns]))?;
         Ok(Self { file })
     }
 
@@ -203,6 +209,29 @@ mod tests {
         let header = std::str::from_utf8(&bytes[10..10 + length]).unwrap();
         assert!(header.starts_with("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 2), }") && header.ends_with('\n'));
         assert_eq!(bytes[10 + length..], [1.0_f32, 2.0, 3.0, 4.0].map(f32::to_le_bytes).concat());
+    }
+
+    #[test]
+    fn headers_have_shapes_of_any_rank() {
+        let of = |shape: &[usize]| {
+            let bytes = header("<i8", shape);
+            assert_eq!(bytes.len() % ALIGNMENT, 0);
+            String::from_utf8(bytes[10..].to_vec()).unwrap()
+        };
+        assert!(of(&[]).starts_with("{'descr': '<i8', 'fortran_order': False, 'shape': (), }"));
+        assert!(of(&[7]).contains("'shape': (7,), }"));
+        assert!(of(&[4, 1, 3, 3]).contains("'shape': (4, 1, 3, 3), }"));
+    }
+
+    #[test]
+    fn logits_have_two_extents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("y.npy");
+        std::fs::write(&path, file("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }\n", 24)).unwrap();
+        assert_eq!(Reader::<2>::open(&path).unwrap().shape(), [2, 3]);
+        assert!(Reader::<4>::open(&path).unwrap_err().message().contains("four extents"));
+        std::fs::write(&path, file("{'descr': '<f4', 'fortran_order': False, 'shape': (6,), }\n", 24)).unwrap();
+        assert!(Reader::<2>::open(&path).unwrap_err().message().contains("two extents: images, classes, got (6,)"));
     }
 
     #[test]

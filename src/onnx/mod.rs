@@ -1,4 +1,8 @@
 //! ONNX, the exchange format of other engines: their models here, ours there.
-#![forbid(unsafe_code)]
 
-mod proto;
+mod expand;
+mod export;
+pub(crate) mod proto;
+mod write;
+
+pub use export::{ExportOptions, as_graph, export};

@@ -3,6 +3,7 @@
 //! Source: `onnx/onnx.proto3` of ONNX 1.23. Written down by hand, so that no build needs `protoc`. Fields of messages that differ from
 //! their Rust name in meaning are explained; the rest is as there.
 #![forbid(unsafe_code)]
+#![allow(missing_docs, reason = "fields that are as in ONNX are documented there; nothing of this is public")]
 
 use prost::Message;
 

@@ -12,7 +12,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome, expected};
 use crate::model_source::{self, LoadedModel};
 use crate::table::percent;
-use crate::{npy, picture};
+use crate::{images, npy, picture};
 
 /// Arguments of the verb.
 #[derive(Args)]
@@ -163,15 +163,8 @@ fn array(
     batch: usize,
 ) -> Outcome {
     let LoadedModel { model, name, .. } = loaded;
-    let mut reader = npy::Reader::open(input)?;
+    let mut reader = images::open(input, model)?;
     let [images, channels, height, width] = reader.shape();
-    let wanted = model.input();
-    if [channels, height, width] != wanted {
-        let [channels, height, width] = wanted;
-        let wanted = format!("[n, {channels}, {height}, {width}], as the model reads");
-        let message = expected(format!("{}: shape", input.display()), wanted, format!("{:?}", reader.shape()));
-        return Err(Failure::data(message, "leanresnet summary MODEL shows the input of a model"));
-    }
     let classes = model.classes();
     let mut writer = npy::Writer::create(output, [images, classes])?;
     let mut values = vec![0.0; batch.min(images) * channels * height * width];

@@ -1,0 +1,170 @@
+//! `leanresnet verify`: whether a model computes what another one, or another program, computes.
+#![forbid(unsafe_code)]
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use leanresnet::{Images, Model, Session};
+use serde::Serialize;
+
+use crate::comparison::{Comparison, default_tolerance};
+use crate::context::Context;
+use crate::failure::{Failure, Outcome, expected};
+use crate::images::{self, RandomImages};
+use crate::table::percent;
+use crate::{model_source, npy};
+
+/// Images at once.
+const BATCH: usize = 64;
+/// The images without --input.
+const SEED: u64 = 1;
+
+/// Arguments of the verb.
+#[derive(Args)]
+pub struct Options {
+    /// A model file, a checkpoint, a run folder (its best model, else its last), or cifar10-s, which comes with this tool
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// What to compare with: another model, or the logits that another program made of the images of --input: .npy, float32, [n, classes]
+    #[arg(long, value_name = "FILE")]
+    against: PathBuf,
+    /// The images: .npy, float32, [n, channels, height, width], normalised as the network expects them
+    #[arg(long, value_name = "X.npy", conflicts_with = "samples")]
+    input: Option<PathBuf>,
+    /// Number of random images, without --input
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    samples: u32,
+    /// Largest difference, relative to the largest logit of the image, that is no disagreement
+    /// [default: 16 u sqrt(n), u = 2^-24 and n the roundings on the way through all layers; about 4e-5 for small, 9e-5 for imagenet]
+    #[arg(long, value_name = "X", value_parser = parse_tolerance)]
+    tolerance: Option<f64>,
+}
+
+fn parse_tolerance(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite() && *value >= 0.0);
+    value.ok_or_else(|| "a number that is not negative is expected".to_owned())
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    model: &'a str,
+    against: &'a Path,
+    images: usize,
+    /// Nothing if a logit is no finite number; the same below.
+    max_difference: Option<f64>,
+    max_relative: Option<f64>,
+    tolerance: f64,
+    top1_agreement: f64,
+    passed: bool,
+}
+
+/// Where the images come from.
+enum Source {
+    File(npy::Reader),
+    Random(RandomImages),
+}
+
+/// Where the logits to compare with come from.
+enum Reference {
+    Model(Box<Session>),
+    File(npy::Reader<2>),
+}
+
+/// Compares.
+pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
+    let loaded = model_source::load(&options.model)?;
+    let model = &loaded.model;
+    let (count, mut source) = match &options.input {
+        Some(path) => {
+            let reader = images::open(path, model)?;
+            (reader.shape()[0], Source::File(reader))
+        }
+        None => (options.samples as usize, Source::Random(RandomImages::new(model, SEED))),
+    };
+    if count == 0 {
+        return Err(Failure::usage(expected("--input", "at least one image", "none"), "leanresnet verify --help"));
+    }
+    let mut reference = reference(context, options, model, count)?;
+    let mut session = session(context, model)?;
+    let [channels, height, width] = model.input();
+    let (image, classes) = (channels * height * width, model.classes());
+    let mut values = vec![0.0; BATCH.min(count) * image];
+    let mut expected_logits = vec![0.0; BATCH.min(count) * classes];
+    let mut comparison = Comparison::default();
+    for start in (0..count).step_by(BATCH) {
+        let batch = BATCH.min(count - start);
+        let (values, expected_logits) = (&mut values[..batch * image], &mut expected_logits[..batch * classes]);
+        match &mut source {
+            Source::File(reader) => reader.read(values)?,
+            Source::Random(images) => images.read(values),
+        }
+        let images = Images::nchw_f32(values, [batch, channels, height, width])?;
+        match &mut reference {
+            Reference::File(reader) => reader.read(expected_logits)?,
+            Reference::Model(session) => expected_logits.copy_from_slice(session.run(images)?.as_slice()),
+        }
+        comparison.add(session.run(images)?.as_slice(), expected_logits, classes);
+    }
+    answer(context, options, &loaded.name, &comparison, options.tolerance.unwrap_or_else(|| default_tolerance(model)))
+}
+
+fn answer(context: &Context<'_>, options: &Options, model: &str, comparison: &Comparison, tolerance: f64) -> Outcome {
+    let Comparison { images, max_difference, max_relative, .. } = *comparison;
+    let finite = |value: f64| value.is_finite().then_some(value);
+    let passed = max_relative <= tolerance;
+    let top1_agreement = comparison.top1_agreement();
+    let answer = Answer {
+        model,
+        against: &options.against,
+        images,
+        max_difference: finite(max_difference),
+        max_relative: finite(max_relative),
+        tolerance,
+        top1_agreement,
+        passed,
+    };
+    context.output.answer(&answer, || {
+        format!(
+            "{images} images: largest difference {max_difference:.2e}, relative {max_relative:.2e} (at most {tolerance:.2e}), top-1 agreement {}\n",
+            percent(top1_agreement)
+        )
+    })?;
+    if passed {
+        return Ok(0);
+    }
+    let what = format!("logits of {model} and {}", options.against.display());
+    let message = expected(what, format!("a relative difference of at most {tolerance:.2e}"), format!("{max_relative:.2e}"));
+    Err(Failure::disagreement(
+        message,
+        "leanresnet summary MODEL shows what each of them is; --tolerance X allows larger differences",
+    ))
+}
+
+/// What to compare with.
+fn reference(context: &Context<'_>, options: &Options, model: &Model, images: usize) -> Result<Reference, Failure> {
+    let path = &options.against;
+    let fits = |what: &str, wanted: String, got: String| {
+        if wanted == got {
+            return Ok(());
+        }
+        let hint = "leanresnet summary MODEL shows the input and the classes of a model";
+        Err(Failure::data(expected(format!("{}: {what}", path.display()), wanted, got), hint))
+    };
+    if path.extension().is_some_and(|extension| extension == "npy") {
+        if options.input.is_none() {
+            let message = expected("--against", "--input beside logits, with the images that they were made of", "no --input");
+            return Err(Failure::usage(message, "leanresnet verify MODEL --input x.npy --against y.npy"));
+        }
+        let reader = npy::Reader::<2>::open(path)?;
+        fits("shape", format!("{:?}", [images, model.classes()]), format!("{:?}", reader.shape()))?;
+        return Ok(Reference::File(reader));
+    }
+    let other = model_source::load(path)?.model;
+    fits("input", format!("{:?}", model.input()), format!("{:?}", other.input()))?;
+    fits("classes", model.classes().to_string(), other.classes().to_string())?;
+    Ok(Reference::Model(Box::new(session(context, &other)?)))
+}
+
+fn session(context: &Context<'_>, model: &Model) -> Result<Session, Failure> {
+    Ok(Session::builder(model).pool(context.pool()?).max_batch(BATCH).isa(context.isa()?).build()?)
+}
