@@ -29,8 +29,9 @@ UNIT = 2.0**-24
 
 
 def choose_network(choose):
-    """A random `[network]` table; every key of the grammar occurs."""
-    group = choose.choice([1, 1, 1, 2, 4])
+    """A random `[network]` table."""
+    group = choose.choice([1, 1, 1, 2, 4, 8, 16, 32])
+    stride = choose.choice([1, 1, 2, 4])
 
     def block():
         symmetric = choose.random() < 0.3
@@ -50,16 +51,18 @@ def choose_network(choose):
             keys["bias"] = choose.random() < 0.5
         return keys
 
-    stages = [{"width": 4 * choose.randint(1, 10), "blocks": choose.randint(1, 2)} for _ in range(choose.randint(1, 3))]
+    unit = max(group, 4)
+    width = lambda: unit * choose.randint(1, max(1, 48 // unit))
+    stages = [{"width": width(), "blocks": choose.randint(1, 2)} for _ in range(choose.randint(1, 3))]
     for stage in stages:
         if choose.random() < 0.3:
             stage.update({"group_size": 1, **block()})
     norm = lambda: choose.choice(["batch", "batch", "none"])
     return {
-        "input": [choose.randint(1, 4), choose.randint(9, 33), choose.randint(9, 33)],
+        "input": [choose.randint(1, 4), *(choose.randint(max(9, 4 * stride), 33) for _ in range(2))],
         "classes": choose.randint(2, 20),
         "norm_epsilon": choose.choice([1e-5, 1e-3]),
-        "stem": {"kernel": choose.choice([1, 3, 7]), "stride": choose.choice([1, 2]), "norm": norm(), "bias": choose.random() < 0.5},
+        "stem": {"kernel": choose.choice([1, 3, 7]), "stride": stride, "norm": norm(), "bias": choose.random() < 0.5},
         "connection": {
             "form": choose.choice(["pool-conv", "conv-pool", "strided-conv"]),
             "norm": norm(),
@@ -68,6 +71,32 @@ def choose_network(choose):
         "block": block(),
         "stages": stages,
     }
+
+
+# What 50 random networks have to have between them.
+GRAMMAR = {
+    "form": ["residual", "symmetric", "pool-conv", "conv-pool", "strided-conv"],
+    "operator": ["lean", "dense", "separable", "shift"],
+    "stencil": list(STENCILS),
+    "norms": [0, 1, 2],
+    "relu_after_sum": [False, True],
+    "scale": [1.0, 0.5, 0.3, -0.7],
+    "group_size": [1, 2, 4, 8, 16, 32],
+    "bias": [False, True],
+    "kernel": [1, 3, 7],
+    "stride": [1, 2, 4],
+    "norm": ["batch", "none"],
+}
+
+
+def pairs(table):
+    """Every key with every value in a table and in those inside of it."""
+    for key, value in table.items():
+        members = value if isinstance(value, list) else [value]
+        yield from ((key, member) for member in members if not isinstance(member, dict))
+        for member in members:
+            if isinstance(member, dict):
+                yield from pairs(member)
 
 
 def toml(value):
@@ -211,6 +240,10 @@ def main():
     cases = [(name, PRESETS[name], 7) for name in options.presets.split(",") if name]
     for seed in range(options.seed, options.seed + options.networks):
         cases.append((f"random {seed}", choose_network(random.Random(seed)), seed))
+    if options.networks >= 50:
+        found = {pair for _, table, _ in cases if "input" in table for pair in pairs(table)}
+        missing = [(key, value) for key, values in GRAMMAR.items() for value in values if (key, value) not in found]
+        assert not missing, f"no random network has {missing}"
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         tool = Tool(options.tool, pathlib.Path(folder))

@@ -35,8 +35,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     samples: u32,
     /// Largest difference, relative to the largest logit of the image, that is no disagreement
-    /// [default: 16 u sqrt(n), u = 2^-24 and n the roundings on the way through all layers; about 4e-5 for small, 9e-5 for imagenet]
-    #[arg(long, value_name = "X", value_parser = parse_tolerance)]
+    /// [default: 8 u sqrt(n), u = 2^-24 and n the roundings on the way through all layers; 2e-5 for small, 4e-5 for imagenet]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, value_parser = parse_tolerance)]
     tolerance: Option<f64>,
 }
 

@@ -2,6 +2,7 @@
 
 mod answers;
 mod errors;
+mod exchange;
 mod recipe;
 mod runs;
 mod shipped;
