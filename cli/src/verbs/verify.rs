@@ -61,7 +61,7 @@ struct Answer<'a> {
 /// Where the images come from.
 enum Source {
     File(npy::Reader),
-    Random(RandomImages),
+    Random(Box<RandomImages>),
 }
 
 /// Where the logits to compare with come from.
@@ -79,7 +79,7 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
             let reader = images::open(path, model)?;
             (reader.shape()[0], Source::File(reader))
         }
-        None => (options.samples as usize, Source::Random(RandomImages::new(model, SEED))),
+        None => (options.samples as usize, Source::Random(Box::new(RandomImages::new(model, SEED)))),
     };
     if count == 0 {
         return Err(Failure::usage(expected("--input", "at least one image", "none"), "leanresnet verify --help"));
