@@ -106,6 +106,21 @@ fn saved_models_come_back_bit_for_bit() {
 }
 
 #[test]
+fn state_dicts_have_all_tensors_and_no_description() {
+    let model = sample();
+    let bytes = model.to_state_dict().unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header.metadata().as_ref().unwrap().iter().collect::<Vec<_>>(), [(&"format".to_owned(), &"pt".to_owned())]);
+    let names: Vec<String> = tensors_of(&bytes).into_iter().map(|(name, ..)| name).collect();
+    assert_eq!(names, tensors_of(&model.to_bytes().unwrap()).into_iter().map(|(name, ..)| name).collect::<Vec<_>>());
+    assert!(names.contains(&"stages.0.0.norm1.num_batches_tracked".to_owned()));
+    assert!(refused(&bytes).contains("import"));
+    let report = import(&bytes, "state", model.network().unwrap(), &[]).unwrap();
+    assert_eq!((report.missing.len(), report.unexpected.len(), report.ignored), (0, 0, 4));
+    assert_eq!(bits(&report.model.unwrap()), bits(&model));
+}
+
+#[test]
 fn bytes_may_have_any_alignment() {
     let bytes = sample().to_bytes().unwrap();
     let mut buffer = vec![0; bytes.len() + 8];

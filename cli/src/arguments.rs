@@ -11,7 +11,7 @@ use leanresnet::train::recipe;
 
 use crate::answer::Output;
 use crate::failure::Failure;
-use crate::verbs::{bench, completions, eval, import, predict, summary, train};
+use crate::verbs::{bench, completions, eval, export, import, predict, summary, train, verify};
 
 /// Trains, evaluates and measures lean residual networks on CPUs.
 ///
@@ -120,6 +120,18 @@ pub enum Verb {
     /// Make a model file from the state dict of another program (safetensors)
     #[command(after_help = "Example: leanresnet import state_dict.safetensors --preset base -o base.safetensors")]
     Import(import::Options),
+    /// Write a model for other programs: ONNX, a PyTorch state dict, NumPy arrays
+    #[command(after_help = "Examples:
+  leanresnet export runs/small-cifar10-1 --onnx small.onnx
+  leanresnet export base.safetensors --onnx base.onnx --keep-norm --safetensors state_dict.safetensors --npz base.npz")]
+    Export(export::Options),
+    /// Compare the logits of a model with those of another one, or of another program
+    ///
+    /// Both see the same images. Exit code 1 if they disagree by more than the tolerance.
+    #[command(after_help = "Examples:
+  leanresnet verify runs/small-cifar10-1 --against small.safetensors
+  leanresnet verify base.safetensors --input x.npy --against logits.npy      logits that another program made of x.npy")]
+    Verify(verify::Options),
     /// Print a script that completes commands in a shell
     #[command(after_help = "Example: leanresnet completions bash > ~/.local/share/bash-completion/completions/leanresnet")]
     Completions(completions::Options),
@@ -136,6 +148,8 @@ impl Verb {
             Verb::Predict(_) => "predict",
             Verb::Bench(_) => "bench",
             Verb::Import(_) => "import",
+            Verb::Export(_) => "export",
+            Verb::Verify(_) => "verify",
             Verb::Completions(_) => "completions",
         }
     }

@@ -37,6 +37,11 @@ impl Failure {
         Self::new(ErrorKind::Data, message, hint)
     }
 
+    /// A comparison that did not come out as it should.
+    pub fn disagreement(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failure, message, hint)
+    }
+
     /// An operation of the system that failed.
     pub fn io(action: &str, path: impl AsRef<Path>, error: &io::Error) -> Self {
         let path = path.as_ref();

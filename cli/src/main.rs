@@ -6,12 +6,14 @@
 mod answer;
 mod arguments;
 mod bandwidth;
+mod comparison;
 mod configuration;
 mod context;
 mod curves;
 mod data_source;
 mod evaluate;
 mod failure;
+mod images;
 mod interrupt;
 mod machine;
 mod model_source;
@@ -54,6 +56,8 @@ fn run(arguments: Arguments, output: &Output) -> Outcome {
         Verb::Predict(options) => verbs::predict::run(&context, &options),
         Verb::Bench(options) => verbs::bench::run(&context, &options),
         Verb::Import(options) => verbs::import::run(&context, &options),
+        Verb::Export(options) => verbs::export::run(&context, &options),
+        Verb::Verify(options) => verbs::verify::run(&context, &options),
         Verb::Completions(options) => verbs::completions::run(&options),
     }
 }

@@ -140,15 +140,29 @@ pub(crate) fn to_bytes(mut metadata: Map<String, Value>, tensors: Vec<(String, S
     if text.len() > MAX_METADATA {
         return Err(Error::invalid("metadata of the file", format!("at most {MAX_METADATA} bytes"), text.len()));
     }
-    let mut bytes = safetensors::serialize(tensors, Some(std::iter::once((KEY.to_owned(), text)).collect()))
+    let mut bytes = serialize(KEY, text, tensors)?;
+    assert!(bytes[LENGTH_BYTES..].starts_with(OPENING), "the metadata must open the header, or the checksum has no fixed place");
+    let digits = digits_of(&bytes);
+    bytes[DIGITS].copy_from_slice(digits.as_bytes());
+    Ok(bytes)
+}
+
+/// The bytes of a file that holds tensors and nothing else, in the form that PyTorch's tools write. Names of tensors are distinct.
+///
+/// # Errors
+/// [`Error::Invalid`] if the header is longer than a reader accepts.
+pub(crate) fn state_dict_to_bytes(tensors: Vec<(String, StoredTensor<'_>)>) -> Result<Vec<u8>> {
+    serialize("format", "pt".to_owned(), tensors)
+}
+
+/// A safetensors file with one entry of metadata.
+fn serialize(key: &str, text: String, tensors: Vec<(String, StoredTensor<'_>)>) -> Result<Vec<u8>> {
+    let bytes = safetensors::serialize(tensors, Some(std::iter::once((key.to_owned(), text)).collect()))
         .map_err(|error| Error::invalid("tensors of the file", "values that fill their shapes, in a short header", error))?;
     let header_length = u64::from_le_bytes(*bytes.first_chunk().expect("serialisation starts with the header's length"));
     if header_length > MAX_HEADER {
         return Err(Error::invalid("header of the file", format!("at most {MAX_HEADER} bytes"), header_length));
     }
-    assert!(bytes[LENGTH_BYTES..].starts_with(OPENING), "the metadata must open the header, or the checksum has no fixed place");
-    let digits = digits_of(&bytes);
-    bytes[DIGITS].copy_from_slice(digits.as_bytes());
     Ok(bytes)
 }
 

@@ -1,4 +1,4 @@
-//! Packed weights for inference: every norm folded into the convolution before it, in f64, rounded once.
+//! Weights for inference: every norm folded into the convolution before it, in f64, rounded once.
 #![forbid(unsafe_code)]
 
 use crate::conv::pack::PackedWeights;
@@ -10,7 +10,7 @@ use crate::net::network::Network;
 use crate::stencil::Stencil;
 
 /// The map of a norm after a convolution; the identity for no norm.
-fn norm_map(model: &Model, kind: Norm, name: &str, channels: usize) -> ChannelMap {
+pub(crate) fn norm_map(model: &Model, kind: Norm, name: &str, channels: usize) -> ChannelMap {
     if kind == Norm::None {
         return ChannelMap::identity(channels);
     }
@@ -39,42 +39,77 @@ pub(crate) fn dense_with_norm(
     PackedWeights::dense(inputs, outputs, side, &weight, &map.bias(values(model, &format!("{name}.conv.bias"))))
 }
 
-/// The two convolutions of a lean or dense block with their norms, and the block's scale in the second one.
-pub(crate) fn block(model: &Model, name: &str, block: &Block, width: usize) -> Result<[PackedWeights; 2]> {
+/// What follows each convolution of a block: its norm, and after the second one the scale, with the sign of the form.
+pub(crate) fn block_maps(model: &Model, name: &str, block: &Block, width: usize) -> [ChannelMap; 2] {
     let norm = |index: usize| {
         let kind = if block.norms >= index { block.norm } else { Norm::None };
         norm_map(model, kind, &format!("{name}.norm{index}"), width)
     };
-    let scale = f64::from(block.scale);
-    let first = convolution(model, &format!("{name}.conv1"), block, 0, &norm(1), width)?;
-    let second = match block.form {
-        BlockForm::Residual => convolution(model, &format!("{name}.conv2"), block, 1, &norm(2).times(scale), width)?,
-        BlockForm::Symmetric => transposed(model, &format!("{name}.conv1"), block, &norm(2).times(-scale), width)?,
+    [norm(1), norm(2).times(factor(block))]
+}
+
+/// What the second half of a block is multiplied with.
+pub(crate) fn factor(block: &Block) -> f64 {
+    match block.form {
+        BlockForm::Residual => f64::from(block.scale),
+        BlockForm::Symmetric => -f64::from(block.scale),
+    }
+}
+
+/// The tensors of a convolution of a block with a map folded in, in the layout of model files.
+pub(crate) struct Folded {
+    /// Weights of the stencil; none of a dense convolution.
+    pub(crate) spatial: Vec<f32>,
+    /// Weights of the 1x1 convolution, or of the dense one.
+    pub(crate) matrix: Vec<f32>,
+    /// A value per channel.
+    pub(crate) bias: Vec<f32>,
+}
+
+/// Convolution `index` of a block, followed by `map`.
+pub(crate) fn block_convolution(
+    model: &Model,
+    name: &str,
+    block: &Block,
+    index: usize,
+    map: &ChannelMap,
+    width: usize,
+) -> Folded {
+    if (block.form, index) == (BlockForm::Symmetric, 1) {
+        return transposed(model, &format!("{name}.conv1"), block, map, width);
+    }
+    let tensor = |part: &str| values(model, &format!("{name}.conv{}.{part}", index + 1));
+    if block.operator == Operator::Dense {
+        return Folded { spatial: Vec::new(), matrix: map.weights(tensor("weight")), bias: map.bias(tensor("bias")) };
+    }
+    let spatial = match block.operator {
+        // Summed with the matrix; in the others the matrix comes after it.
+        Operator::Lean => map.weights(tensor("spatial.weight")),
+        _ => tensor("spatial.weight").to_vec(),
     };
-    Ok([first, second])
+    Folded { spatial, matrix: map.weights(tensor("pointwise.weight")), bias: map.bias(tensor("pointwise.bias")) }
+}
+
+/// The two convolutions of a lean or dense block with their norms, and the block's scale in the second one.
+pub(crate) fn block(model: &Model, name: &str, block: &Block, width: usize) -> Result<[PackedWeights; 2]> {
+    let [first, second] = block_maps(model, name, block, width);
+    let packed = |index: usize, map: &ChannelMap| {
+        let Folded { spatial, matrix, bias } = block_convolution(model, name, block, index, map, width);
+        match block.operator {
+            Operator::Dense => PackedWeights::dense(width, width, 3, &matrix, &bias),
+            _ => lean(block.stencils[index], width, block.group_size, &spatial, matrix, &bias),
+        }
+    };
+    Ok([packed(0, &first)?, packed(1, &second)?])
 }
 
 /// The spatial and the 1x1 part of convolution `index` of a separable or shift block, with norm and scale in the latter.
 pub(crate) fn separable(model: &Model, name: &str, block: &Block, index: usize, width: usize) -> Result<[PackedWeights; 2]> {
-    let kind = if block.norms > index { block.norm } else { Norm::None };
-    let map = norm_map(model, kind, &format!("{name}.norm{}", index + 1), width);
-    let map = if index == 0 { map } else { map.times(f64::from(block.scale)) };
-    let tensor = |part: &str| values(model, &format!("{name}.conv{}.{part}", index + 1));
+    let map = &block_maps(model, name, block, width)[index];
+    let Folded { spatial, matrix, bias } = block_convolution(model, name, block, index, map, width);
     let stencil = block.stencil_of(index).unwrap_or(block.stencils[index]);
-    let spatial = PackedWeights::depthwise_grouped(stencil, width, block.group_size, tensor("spatial.weight"), &[])?;
-    let pointwise = map.weights(tensor("pointwise.weight"));
-    Ok([spatial, PackedWeights::dense(width, width, 1, &pointwise, &map.bias(tensor("pointwise.bias")))?])
-}
-
-fn convolution(model: &Model, name: &str, block: &Block, index: usize, map: &ChannelMap, width: usize) -> Result<PackedWeights> {
-    if block.operator == Operator::Dense {
-        let weight = map.weights(values(model, &format!("{name}.weight")));
-        return PackedWeights::dense(width, width, 3, &weight, &map.bias(values(model, &format!("{name}.bias"))));
-    }
-    let spatial = map.weights(values(model, &format!("{name}.spatial.weight")));
-    let pointwise = map.weights(values(model, &format!("{name}.pointwise.weight")));
-    let bias = map.bias(values(model, &format!("{name}.pointwise.bias")));
-    lean(block.stencils[index], width, block.group_size, &spatial, pointwise, &bias)
+    let spatial = PackedWeights::depthwise_grouped(stencil, width, block.group_size, &spatial, &[])?;
+    Ok([spatial, PackedWeights::dense(width, width, 1, &matrix, &bias)?])
 }
 
 /// Packs a lean convolution. The centre of a `cross5` is a part of the diagonal of the matrix (of its blocks, for groups): one tap less.
@@ -97,18 +132,18 @@ pub(crate) fn lean(
 }
 
 /// The transpose of a convolution: it has no bias of its own.
-fn transposed(model: &Model, name: &str, block: &Block, map: &ChannelMap, width: usize) -> Result<PackedWeights> {
+fn transposed(model: &Model, name: &str, block: &Block, map: &ChannelMap, width: usize) -> Folded {
+    let bias = map.bias(&[]);
     if block.operator == Operator::Dense {
         let weight = transpose(values(model, &format!("{name}.weight")), width, 9);
-        return PackedWeights::dense(width, width, 3, &map.weights(&weight), &map.bias(&[]));
+        return Folded { spatial: Vec::new(), matrix: map.weights(&weight), bias };
     }
-    let stencil = block.stencils[0];
-    let area = stencil.side() * stencil.side();
+    let area = block.stencils[0].side() * block.stencils[0].side();
     // Every group of channels is a dense convolution of its own.
     let groups = values(model, &format!("{name}.spatial.weight")).chunks_exact(block.group_size * block.group_size * area);
     let spatial: Vec<f32> = groups.flat_map(|group| transpose(group, block.group_size, area)).collect();
     let pointwise = transpose(values(model, &format!("{name}.pointwise.weight")), width, 1);
-    lean(stencil, width, block.group_size, &map.weights(&spatial), map.weights(&pointwise), &map.bias(&[]))
+    Folded { spatial: map.weights(&spatial), matrix: map.weights(&pointwise), bias }
 }
 
 /// [outputs, inputs, kernel] with outputs and inputs exchanged and the kernel turned by 180 degrees.

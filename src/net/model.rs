@@ -56,13 +56,17 @@ pub(crate) enum Description {
 }
 
 impl Description {
-    /// The tensors, without those that only files have.
-    fn held_parameters(&self) -> Vec<ParameterSpec> {
-        let all = match self {
+    /// All tensors of a model's file.
+    pub(crate) fn parameters(&self) -> Vec<ParameterSpec> {
+        match self {
             Description::Network(network) => parameters(network),
             Description::Graph(graph) => graph.parameters(),
-        };
-        all.into_iter().filter(is_held).collect()
+        }
+    }
+
+    /// The tensors, without those that only files have.
+    fn held_parameters(&self) -> Vec<ParameterSpec> {
+        self.parameters().into_iter().filter(is_held).collect()
     }
 }
 
@@ -228,6 +232,11 @@ impl Model {
             Description::Network(network) => network.stages().iter().any(|stage| stage.block.group_size > 1),
             Description::Graph(graph) => graph.has_groups(),
         }
+    }
+
+    /// The tensors that files of this model hold, in forward order: those of [`Model::tensor`], and the counters of batch norms.
+    pub fn parameters(&self) -> Vec<ParameterSpec> {
+        self.inner.description.parameters()
     }
 
     /// How bytes become inputs. A new model has `byte / 255`.

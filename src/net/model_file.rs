@@ -13,7 +13,7 @@ use crate::io::read::read_file;
 use crate::net::graph::Graph;
 use crate::net::mismatch::Mismatch;
 use crate::net::model::{Description, Model};
-use crate::net::parameters::{ParameterRole, ParameterSpec, parameters};
+use crate::net::parameters::ParameterRole;
 use crate::net::preprocess::Preprocess;
 use crate::net::table::NetworkTable;
 
@@ -72,6 +72,16 @@ impl Model {
         container::to_bytes(self.metadata(), self.stored_tensors(&counter))
     }
 
+    /// The tensors alone, as a PyTorch state dict in a safetensors file: the names and shapes of [`Model::parameters`], without the
+    /// description that makes a file a model's. `safetensors.torch.load_file` reads it, and `leanresnet import` reads it back.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if the tensors are too many for a file.
+    pub fn to_state_dict(&self) -> Result<Vec<u8>> {
+        let counter = StoredTensor::integer(0);
+        container::state_dict_to_bytes(self.stored_tensors(&counter))
+    }
+
     fn metadata(&self) -> Map<String, Value> {
         let members = json!({
             "network": tagged(self.description()),
@@ -91,15 +101,7 @@ impl Model {
             Some((shape, values)) => StoredTensor::f32(shape, values),
             None => counter.clone(),
         };
-        file_parameters(self.description()).into_iter().map(|spec| (spec.name.clone(), stored(&spec.name))).collect()
-    }
-}
-
-/// All tensors of a model's file.
-fn file_parameters(description: &Description) -> Vec<ParameterSpec> {
-    match description {
-        Description::Network(network) => parameters(network),
-        Description::Graph(graph) => graph.parameters(),
+        self.parameters().into_iter().map(|spec| (spec.name.clone(), stored(&spec.name))).collect()
     }
 }
 
@@ -144,7 +146,7 @@ fn parse(bytes: &[u8], source_name: &str) -> Result<Model> {
     let members = Members::deserialize(Value::Object(metadata))
         .map_err(|error| Error::model(source_name, "metadata", "network, preprocess, class_names and provenance", error))?;
     let description = untagged(members.network, source_name)?;
-    let specs = file_parameters(&description);
+    let specs = description.parameters();
     Mismatch::between(&specs, &tensors.iter().map(|(name, tensor)| (name.as_str(), tensor.shape())).collect())
         .check(source_name)?;
     for spec in &specs {

@@ -29,7 +29,7 @@ impl Image {
 }
 
 /// The logits of one image.
-fn exact(model: &Model, image: &[f32]) -> Vec<f64> {
+pub(crate) fn exact(model: &Model, image: &[f32]) -> Vec<f64> {
     let graph = model.graph().unwrap();
     let values = image.iter().map(|value| f64::from(*value)).collect();
     let mut images = vec![Image { shape: graph.input(), values }];
@@ -113,7 +113,7 @@ fn conv(outputs: usize, kernel: usize, stride: usize) -> Operation {
     Operation::Conv { outputs, kernel: [kernel; 2], stride, padding, dilation: 1, groups: 1, bias: true }
 }
 
-fn with_random_weights(graph: &Graph, seed: u64) -> Model {
+pub(crate) fn with_random_weights(graph: &Graph, seed: u64) -> Model {
     let mut tensors = Vec::new();
     for (position, spec) in graph.parameters().into_iter().enumerate() {
         let scale = if spec.fan_in > 0 { (3.0 / spec.fan_in as f32).sqrt() } else { 0.5 };
@@ -254,7 +254,7 @@ fn kernels() -> Graph {
     graph.finish(x, 4)
 }
 
-fn graphs() -> Vec<(&'static str, Graph)> {
+pub(crate) fn graphs() -> Vec<(&'static str, Graph)> {
     vec![("resnet", resnet()), ("lean", lean()), ("irregular", irregular()), ("kernels", kernels())]
 }
 
@@ -264,7 +264,7 @@ fn run(session: &mut Session, graph: &Graph, images: &[f32]) -> Vec<f32> {
     session.run(Images::nchw_f32(images, [count, channels, height, width]).unwrap()).unwrap().as_slice().to_vec()
 }
 
-fn images(graph: &Graph, count: usize) -> Vec<f32> {
+pub(crate) fn images(graph: &Graph, count: usize) -> Vec<f32> {
     uniform(count as u64, count * graph.input().iter().product::<usize>())
 }
 
@@ -320,43 +320,47 @@ fn bits_depend_on_the_image_alone() {
 }
 
 /// Operators one after another at random, with sums of whatever has the same shape.
+pub(crate) fn random_graph(seed: u64) -> Graph {
+    let mut random = Random::new(seed);
+    let mut graph = Builder::new([1 + random.below(4), 5 + random.below(9), 5 + random.below(9)]);
+    let mut shapes = vec![graph.input];
+    for _ in 0..=random.below(14) {
+        let value = if random.below(3) == 0 { random.below(shapes.len()) } else { shapes.len() - 1 };
+        let [channels, height, width] = shapes[value];
+        let same: Vec<usize> = (0..shapes.len()).filter(|&other| shapes[other] == shapes[value]).collect();
+        let stencil = Stencil::ALL[random.below(Stencil::ALL.len())];
+        let small = height.min(width);
+        let (inputs, operation) = match random.below(10) {
+            0 | 1 => (vec![value, same[random.below(same.len())]], Operation::Add),
+            2 | 3 => (vec![value], Operation::Relu),
+            4 | 5 => (vec![value], Operation::Lean { stencil, group_size: 1, bias: random.below(2) == 0 }),
+            6 if small >= 2 => {
+                let counts_padding = random.below(2) == 0;
+                (
+                    vec![value],
+                    Operation::AveragePool { kernel: [2, 2], stride: 1 + random.below(2), padding: [0; 4], counts_padding },
+                )
+            }
+            7 if small >= 3 => (vec![value], Operation::MaxPool { kernel: [3, 3], stride: 2, padding: [random.below(2); 4] }),
+            8 => (vec![value], conv([channels, 3, 20][random.below(3)], 1, 1)),
+            _ => (vec![value], conv([channels, 6, 17][random.below(3)], [1, 3, 5][random.below(3)], 1 + random.below(2))),
+        };
+        let output = graph.add(&inputs, operation);
+        let so_far = Graph::new(graph.input, {
+            let mut nodes = graph.nodes.clone();
+            nodes.push(Node::new("end", &[output], Operation::GlobalAveragePool));
+            nodes
+        });
+        shapes.push(so_far.unwrap().shape(output));
+    }
+    let last = shapes.len() - 1;
+    graph.finish(last, 3)
+}
+
 #[test]
 fn random_graphs_run_as_the_interpreter_does() {
     for seed in 0..150 {
-        let mut random = Random::new(seed);
-        let mut graph = Builder::new([1 + random.below(4), 5 + random.below(9), 5 + random.below(9)]);
-        let mut shapes = vec![graph.input];
-        for _ in 0..=random.below(14) {
-            let value = if random.below(3) == 0 { random.below(shapes.len()) } else { shapes.len() - 1 };
-            let [channels, height, width] = shapes[value];
-            let same: Vec<usize> = (0..shapes.len()).filter(|&other| shapes[other] == shapes[value]).collect();
-            let stencil = Stencil::ALL[random.below(Stencil::ALL.len())];
-            let small = height.min(width);
-            let (inputs, operation) = match random.below(10) {
-                0 | 1 => (vec![value, same[random.below(same.len())]], Operation::Add),
-                2 | 3 => (vec![value], Operation::Relu),
-                4 | 5 => (vec![value], Operation::Lean { stencil, group_size: 1, bias: random.below(2) == 0 }),
-                6 if small >= 2 => {
-                    let counts_padding = random.below(2) == 0;
-                    (
-                        vec![value],
-                        Operation::AveragePool { kernel: [2, 2], stride: 1 + random.below(2), padding: [0; 4], counts_padding },
-                    )
-                }
-                7 if small >= 3 => (vec![value], Operation::MaxPool { kernel: [3, 3], stride: 2, padding: [random.below(2); 4] }),
-                8 => (vec![value], conv([channels, 3, 20][random.below(3)], 1, 1)),
-                _ => (vec![value], conv([channels, 6, 17][random.below(3)], [1, 3, 5][random.below(3)], 1 + random.below(2))),
-            };
-            let output = graph.add(&inputs, operation);
-            let so_far = Graph::new(graph.input, {
-                let mut nodes = graph.nodes.clone();
-                nodes.push(Node::new("end", &[output], Operation::GlobalAveragePool));
-                nodes
-            });
-            shapes.push(so_far.unwrap().shape(output));
-        }
-        let last = shapes.len() - 1;
-        let graph = graph.finish(last, 3);
+        let graph = random_graph(seed);
         let (model, images) = (with_random_weights(&graph, seed), images(&graph, 3));
         let image = images.len() / 3;
         let exact: Vec<f64> = images.chunks_exact(image).flat_map(|image| exact(&model, image)).collect();

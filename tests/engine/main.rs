@@ -10,6 +10,8 @@ mod gradients;
 mod graphs;
 mod mixed;
 mod networks;
+mod onnx_export;
+mod onnx_interpreter;
 mod oracle;
 mod precision;
 mod pytorch;

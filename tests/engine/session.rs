@@ -14,14 +14,14 @@ use crate::networks::{Case, cases, groups, wide};
 use crate::oracle::{Mode, Oracle, batch_shape};
 
 /// Unit roundoff of f32.
-const UNIT: f64 = 1.0 / (1 << 24) as f64;
+pub(crate) const UNIT: f64 = 1.0 / (1 << 24) as f64;
 
 fn shape(network: &Network, images: usize) -> [usize; 4] {
     let [channels, height, width] = network.input();
     [images, channels, height, width]
 }
 
-fn build(model: &Model, isa: Isa, pool: &Pool, max_batch: usize) -> Session {
+pub(crate) fn build(model: &Model, isa: Isa, pool: &Pool, max_batch: usize) -> Session {
     Session::builder(model).isa(isa).pool(pool.clone()).max_batch(max_batch).build().unwrap()
 }
 
@@ -32,21 +32,21 @@ fn run(session: &mut Session, network: &Network, images: &[f32]) -> Vec<f32> {
 }
 
 /// [n, h, w, c] as [n, c, h, w].
-fn channels_first<T: Copy>(network: &Network, images: &[T]) -> Vec<T> {
+pub(crate) fn channels_first<T: Copy>(network: &Network, images: &[T]) -> Vec<T> {
     let [channels, height, width] = network.input();
     let pixels = height * width;
     let image = |image: &[T]| (0..channels * pixels).map(|at| image[at % pixels * channels + at / pixels]).collect::<Vec<T>>();
     images.chunks_exact(channels * pixels).flat_map(image).collect()
 }
 
-fn oracle<T: Real>(case: &Case, model: &Model, count: usize) -> Vec<f64> {
+pub(crate) fn oracle<T: Real>(case: &Case, model: &Model, count: usize) -> Vec<f64> {
     let images: Vec<T> = case.images(count).into_iter().map(|value| T::from_f64(f64::from(value))).collect();
     let logits = Oracle::<T>::new(model, Mode::Evaluation).network.forward(&images, batch_shape(model, count));
     logits.into_iter().map(T::to_f64).collect()
 }
 
 /// Largest and Euclidean distance.
-fn distances(a: &[f64], b: &[f64]) -> [f64; 2] {
+pub(crate) fn distances(a: &[f64], b: &[f64]) -> [f64; 2] {
     assert_eq!(a.len(), b.len());
     let differences: Vec<f64> = a.iter().zip(b).map(|(a, b)| (a - b).abs()).collect();
     assert!(differences.iter().all(|difference| difference.is_finite()));
@@ -84,7 +84,7 @@ fn fused_isas() -> Vec<Isa> {
     if fused.is_empty() { vec![Isa::Portable] } else { fused }
 }
 
-fn assert_bits(what: &str, actual: &[f32], expected: &[f32]) {
+pub(crate) fn assert_bits(what: &str, actual: &[f32], expected: &[f32]) {
     assert_eq!(actual.len(), expected.len(), "{what}");
     let different = actual.iter().zip(expected).position(|(a, b)| !same_bits(*a, *b));
     assert!(different.is_none(), "{what}: logit {different:?} differs: {actual:?} and {expected:?}");

@@ -5,17 +5,16 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use leanresnet::npy::{self, ElementType};
-use leanresnet::{Error, Images, Model, Precision, Session, picture};
+use leanresnet::{Images, Model, Precision, Session, npy, picture};
 use serde::Serialize;
 
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, expected};
+use crate::images::ImageArray;
 use crate::model_source::{self, LoadedModel};
 use crate::table::percent;
 
-/// What the arrays in archives are called.
-const INPUT_ARRAY: &str = "x";
+/// What the array of logits in an archive is called.
 const OUTPUT_ARRAY: &str = "logits";
 
 /// Arguments of the verb.
@@ -181,53 +180,17 @@ fn array(
     batch: usize,
 ) -> Outcome {
     let LoadedModel { model, name, .. } = loaded;
-    let read = |error| of_array(error, input);
-    let mut reader = npy::open(input, INPUT_ARRAY).map_err(read)?;
-    let [images, channels, height, width] = reader.image_shape().map_err(read)?;
-    let wanted = model.input();
-    if [channels, height, width] != wanted {
-        let [channels, height, width] = wanted;
-        let wanted = format!("[n, {channels}, {height}, {width}], as the model reads");
-        let message = expected(format!("{}: shape", input.display()), wanted, format!("{:?}", reader.shape()));
-        return Err(Failure::data(message, "leanresnet summary MODEL shows the input of a model"));
-    }
-    let (classes, image) = (model.classes(), channels * height * width);
-    let is_bytes = reader.element() == ElementType::Unsigned(8);
-    let at_once = batch.min(images) * image;
-    let (mut bytes, mut numbers) = if is_bytes { (vec![0; at_once], Vec::new()) } else { (Vec::new(), vec![0.0; at_once]) };
+    let mut array = ImageArray::open(input, model, batch)?;
+    let (images, classes) = (array.count(), model.classes());
     npy::write(output, OUTPUT_ARRAY, &[images, classes], |writer| {
         for start in (0..images).step_by(batch) {
-            let count = batch.min(images - start);
-            let shape = [count, channels, height, width];
-            let images = if is_bytes {
-                let bytes = &mut bytes[..count * image];
-                reader.read_u8(bytes).map_err(read)?;
-                Images::nchw_u8(bytes, shape)?
-            } else {
-                let numbers = &mut numbers[..count * image];
-                reader.read_f32(numbers).map_err(read)?;
-                Images::nchw_f32(numbers, shape)?
-            };
-            writer.write(session.run(images)?.as_slice())?;
+            writer.write(session.run(array.read(batch.min(images - start))?)?.as_slice())?;
         }
         Ok::<(), Failure>(())
     })?;
     let answer = ArrayAnswer { model: name, images, shape: [images, classes], output };
     context.output.answer(&answer, || format!("{images} images; logits [{images}, {classes}] in {}\n", output.display()))?;
     Ok(0)
-}
-
-/// An error in an array that is read, with the way to make a right one.
-fn of_array(error: Error, input: &Path) -> Failure {
-    match error {
-        Error::Data { .. } if input.extension().is_some_and(|extension| extension == "npz") => {
-            Failure::from(error).with_hint("in Python: numpy.savez('x.npz', x=images.astype('float32')) with images [n, c, h, w]")
-        }
-        Error::Data { .. } => {
-            Failure::from(error).with_hint("in Python: numpy.save('x.npy', images.astype('float32')) with images [n, c, h, w]")
-        }
-        other => other.into(),
-    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod answers;
 mod datasets;
 mod errors;
+mod exchange;
 mod recipe;
 mod runs;
 mod shipped;

@@ -20,6 +20,8 @@ const LARGEST_FILE: u64 = 1 << 35;
 /// The largest map of names that is read, bytes.
 const LARGEST_MAP: u64 = 1 << 24;
 
+pub use onnx::{is_onnx, read as read_onnx};
+
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Options {
