@@ -240,7 +240,7 @@ fn import_of_onnx() {
     scratch.run(&[&words[..], &["--preset", "small"]].concat()).expect_error(2, &["--preset"]);
     scratch.run(&["eval", "theirs.onnx"]).expect_error(3, &["leanresnet import theirs.onnx -o model.safetensors"]);
     std::fs::write(scratch.path("theirs.onnx"), onnx_model("Einsum")).unwrap();
-    scratch.run(&words).expect_error(3, &["theirs.onnx: 1 nodes that cannot be imported", "Einsum", "README"]);
+    scratch.run(&words).expect_error(3, &["theirs.onnx: 1 node that cannot be imported", "Einsum", "README"]);
     scratch.run(&["import", "theirs.safetensors", "-o", "x.safetensors"]).expect_error(2, &["--preset", "--config"]);
 }
 
