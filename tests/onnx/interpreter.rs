@@ -149,9 +149,8 @@ fn node_output(node: &NodeProto, inputs: &[Option<&Array>]) -> Array {
         }
         "Conv" => conv(node, x, inputs[1].unwrap(), inputs.get(2).copied().flatten()),
         "MaxPool" | "AveragePool" => pool(node, x),
-        "GlobalAveragePool" => mean(x).reshaped(vec![x.dims[0], x.dims[1], 1, 1]),
         "ReduceMean" if int(node, "keepdims", 1) == 0 => mean(x),
-        "ReduceMean" => mean(x).reshaped(vec![x.dims[0], x.dims[1], 1, 1]),
+        "GlobalAveragePool" | "ReduceMean" => mean(x).reshaped(vec![x.dims[0], x.dims[1], 1, 1]),
         "Flatten" | "Squeeze" => x.reshaped(vec![x.dims[0], x.values.len() / x.dims[0]]),
         "Unsqueeze" => x.reshaped(vec![x.dims[0], x.dims[1], 1, 1]),
         "Reshape" if inputs[1].unwrap().values.len() == 2 => x.reshaped(vec![x.dims[0], x.values.len() / x.dims[0]]),

@@ -92,7 +92,7 @@ fn stencils_and_matrices_are_fused_whatever_the_order_of_the_sums() {
         let stem = form.weights(&[CHANNELS, 3, 1, 1], 0.5);
         let mut x = form.builder.node("Conv", &["x", &stem], &[]);
         let mut stencils = Vec::new();
-        for _ in 0..1 + form.random.below(3) {
+        for _ in 0..=form.random.below(3) {
             let stencil = Stencil::ALL[form.random.below(Stencil::ALL.len())];
             let group_size = [1, 1, 2][form.random.below(3)];
             stencils.push((stencil, group_size));

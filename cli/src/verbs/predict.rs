@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use leanresnet::{Images, Model, Precision, Session, npy, picture};
+use leanresnet::{Error, Images, Model, Precision, Session, npy, picture};
 use serde::Serialize;
 
 use crate::context::Context;

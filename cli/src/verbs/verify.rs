@@ -65,7 +65,7 @@ struct Answer<'a> {
 
 /// Where the images come from.
 enum Source {
-    File(ImageArray),
+    File(Box<ImageArray>),
     /// With room for the images of a part.
     Random(Box<RandomImages>, Vec<f32>),
 }
@@ -73,7 +73,7 @@ enum Source {
 /// Where the logits to compare with come from.
 enum Reference {
     Model(Box<Session>),
-    File(npy::Reader),
+    File(Box<npy::Reader>),
 }
 
 /// Compares.
@@ -82,15 +82,12 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     let model = &loaded.model;
     let [channels, height, width] = model.input();
     let (image, classes) = (channels * height * width, model.classes());
-    let (count, mut source) = match &options.input {
-        Some(path) => {
-            let array = ImageArray::open(path, model, BATCH)?;
-            (array.count(), Source::File(array))
-        }
-        None => {
-            let count = options.samples as usize;
-            (count, Source::Random(Box::new(RandomImages::new(model, SEED)), vec![0.0; BATCH.min(count) * image]))
-        }
+    let (count, mut source) = if let Some(path) = &options.input {
+        let array = ImageArray::open(path, model, BATCH)?;
+        (array.count(), Source::File(Box::new(array)))
+    } else {
+        let count = options.samples as usize;
+        (count, Source::Random(Box::new(RandomImages::new(model, SEED)), vec![0.0; BATCH.min(count) * image]))
     };
     if count == 0 {
         return Err(Failure::usage(expected("--input", "at least one image", "none"), "leanresnet verify --help"));
@@ -170,7 +167,7 @@ fn reference(context: &Context<'_>, options: &Options, model: &Model, images: us
         }
         let reader = npy::open(path, LOGITS_ARRAY).map_err(|error| of_array(error, path))?;
         fits("shape", format!("{:?}", [images, model.classes()]), format!("{:?}", reader.shape()))?;
-        return Ok(Reference::File(reader));
+        return Ok(Reference::File(Box::new(reader)));
     }
     let other = if import::is_onnx(path) {
         onnx::import(&import::read_onnx(path)?, &path.display().to_string())?.model

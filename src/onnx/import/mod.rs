@@ -67,7 +67,7 @@ pub fn import(bytes: &[u8], source_name: &str) -> Result<ImportReport> {
     let Some(graph) = proto.graph else {
         return Err(Error::model(source_name, "file", "an ONNX model with a graph", "none"));
     };
-    let nodes_before = graph.initializer.len();
+    let initialisers = graph.initializer.len();
     let graph::Read { mut draft, output, nodes, loaded } = graph::read(graph, bytes.len(), source_name)?;
     let output = simplify::simplify(&mut draft, output);
     let (graph, tensors) = emit::emit(&draft, output).map_err(|error| about_graph(error, source_name))?;
@@ -76,7 +76,7 @@ pub fn import(bytes: &[u8], source_name: &str) -> Result<ImportReport> {
     let model = Model::from_named_tensors(Description::Graph(graph), tensors, source_name)?
         .with_provenance(format!("imported from {source_name}, ONNX with opset {opset}{by}"))?;
     let model = metadata::apply(model, &proto.metadata_props, source_name)?;
-    Ok(ImportReport { model, opset, producer, nodes, loaded, ignored: nodes_before - loaded })
+    Ok(ImportReport { model, opset, producer, nodes, loaded, ignored: initialisers - loaded })
 }
 
 /// The version of ONNX's own operators.

@@ -69,7 +69,10 @@ impl Refusals {
         if self.unchecked > 0 {
             let _ = write!(got, "\n  and {} that read their outputs, of which only the operators were checked", self.unchecked);
         }
-        let what = format!("{} nodes that cannot be imported", self.listed.len() + self.more);
+        let what = match self.listed.len() + self.more {
+            1 => "1 node that cannot be imported".to_owned(),
+            count => format!("{count} nodes that cannot be imported"),
+        };
         Err(Error::model(source_name, what, "operators and attributes that `leanresnet::onnx` lists", got))
     }
 }

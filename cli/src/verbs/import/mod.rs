@@ -70,7 +70,7 @@ struct MisshapedKeys<'a> {
 
 /// Reads and writes.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
-    if onnx::is_onnx(&options.file) { onnx::run(context, options) } else { state_dict(context, options) }
+    if is_onnx(&options.file) { onnx::run(context, options) } else { state_dict(context, options) }
 }
 
 /// Reads a state dict, compares it with a network, writes.

@@ -66,7 +66,7 @@ pub(super) fn flatten(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
             let rank = tensor.dims.len();
             let axis = if axis == rank as i64 { rank } else { axis_from_front(axis, rank)? };
             let (rows, columns) = tensor.dims.split_at(axis);
-            reshaped(tensor, vec![rows.iter().product(), columns.iter().product()])
+            reshaped(tensor, &[rows.iter().product(), columns.iter().product()])
         }
     }
 }
@@ -101,7 +101,7 @@ pub(super) fn reshape(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
             let from: Vec<Option<usize>> = tensor.dims.iter().copied().map(Some).collect();
             let dims = resolved(&from, tensor.count(), target, copies_zeros);
             let dims = dims.ok_or_else(|| refusal("shape", format!("{} values", tensor.count()), format!("{target:?}")))?;
-            reshaped(tensor, dims)
+            reshaped(tensor, &dims)
         }
     }
 }
@@ -138,8 +138,8 @@ fn resolved(from: &[Option<usize>], count: usize, target: &[i64], copies_zeros: 
     let known = dims.iter().flatten().try_fold(1_usize, |product, &extent| product.checked_mul(extent))?;
     match dims.iter().filter(|extent| extent.is_none()).count() {
         0 => {}
-        1 if known > 0 && count % known == 0 => {
-            dims.iter_mut().filter(|extent| extent.is_none()).for_each(|extent| *extent = Some(count / known))
+        1 if known > 0 && count.is_multiple_of(known) => {
+            dims.iter_mut().filter(|extent| extent.is_none()).for_each(|extent| *extent = Some(count / known));
         }
         _ => return None,
     }
@@ -165,8 +165,8 @@ pub(super) fn squeeze(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
             let rank = tensor.dims.len();
             let axes = node.axes(1, rank)?;
             let is_dropped = |axis: usize| axes.as_ref().map_or(tensor.dims[axis] == 1, |axes| axes.contains(&axis));
-            let dims = (0..rank).filter(|&axis| !is_dropped(axis)).map(|axis| tensor.dims[axis]).collect();
-            reshaped(tensor, dims)
+            let dims: Vec<usize> = (0..rank).filter(|&axis| !is_dropped(axis)).map(|axis| tensor.dims[axis]).collect();
+            reshaped(tensor, &dims)
         }
     }
 }
@@ -194,7 +194,7 @@ pub(super) fn unsqueeze(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
             let axes = node.axes(1, rank)?.ok_or_else(|| refusal("axes", "an input or attribute", "none"))?;
             let mut left = tensor.dims.iter();
             let dims = (0..rank).filter_map(|axis| if axes.contains(&axis) { Some(1) } else { left.next().copied() });
-            reshaped(tensor, dims.collect())
+            reshaped(tensor, &dims.collect::<Vec<_>>())
         }
     }
 }
@@ -239,7 +239,7 @@ fn flat(node: &Node<'_>, draft: &mut Draft, image: Image) -> Checked<Value> {
     Ok(Value::Image(Image { node, axes: Axes::Nc }))
 }
 
-fn reshaped(tensor: &Tensor, dims: Vec<usize>) -> Checked<Value> {
+fn reshaped(tensor: &Tensor, dims: &[usize]) -> Checked<Value> {
     let refused = || refusal("shape", format!("{} values", tensor.count()), format!("{dims:?}"));
-    tensor.reshaped(dims.clone()).map(Value::Constant).ok_or_else(refused)
+    tensor.reshaped(dims.to_vec()).map(Value::Constant).ok_or_else(refused)
 }
