@@ -24,6 +24,6 @@ pub mod kernel {
 pub use crate::exec::region::TimedPhases;
 /// ONNX's messages.
 #[cfg(feature = "onnx")]
-pub mod onnx {
+pub mod onnx_proto {
     pub use crate::onnx::proto::*;
 }

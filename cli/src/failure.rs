@@ -154,9 +154,12 @@ fn invalid_hint(what: &str, expected: &str) -> String {
 }
 
 fn model_hint(source_name: &str, message: &str) -> String {
-    if message.contains("import") {
+    let extension = Path::new(source_name).extension();
+    if extension.is_some_and(|extension| extension == "onnx") {
+        format!("leanresnet import {source_name} -o model.safetensors")
+    } else if message.contains("import") {
         format!("leanresnet import {source_name} --preset small -o model.safetensors")
-    } else if Path::new(source_name).extension().is_some_and(|extension| extension == "ckpt") {
+    } else if extension.is_some_and(|extension| extension == "ckpt") {
         "a run folder has an older state in previous.ckpt: leanresnet train --resume FOLDER uses it".into()
     } else {
         format!("leanresnet summary {source_name} shows what a model file holds; this one has to be copied or made again")

@@ -14,7 +14,7 @@ use leanresnet::data::cifar::Cifar;
 use leanresnet::data::idx;
 use leanresnet::net::{import as import_state_dict, parameters, parse_name_map};
 use leanresnet::train::{RunConfig, model_of_checkpoint};
-use leanresnet::{Error, ErrorKind, Model, Network};
+use leanresnet::{Error, ErrorKind, Images, Model, Network, Pool, Session};
 
 pub use kernels::kernels;
 
@@ -123,6 +123,29 @@ fn model_file(bytes: &[u8]) {
             let written = model.to_bytes().expect("what was read can be written");
             let again = Model::from_bytes(&written).expect("what was written can be read");
             assert!(again.to_bytes().is_ok_and(|bytes| bytes == written), "a model changes when it is written and read");
+        }
+        Err(error) => assert_refusal(&error, ErrorKind::Data),
+    }
+}
+
+/// An ONNX model: what is imported can be written and read, and small models run.
+pub fn onnx(data: &[u8]) {
+    match leanresnet::onnx::import(data, "input") {
+        Ok(report) => {
+            let model = report.model;
+            let written = model.to_bytes().expect("a model that was made can be written");
+            let again = Model::from_bytes(&written).expect("what was written can be read");
+            assert!(again.to_bytes().is_ok_and(|bytes| bytes == written), "a model changes when it is written and read");
+            let [channels, height, width] = model.input();
+            let largest = model.layers().iter().map(|layer| layer.output.iter().product::<usize>()).max().unwrap_or(0);
+            let macs: u64 = model.layers().iter().fold(0, |sum, layer| sum.saturating_add(layer.macs));
+            let is_small = (channels * height * width).max(largest) <= 1 << 14 && macs <= 1 << 20 && model.layers().len() <= 64;
+            if is_small {
+                let mut session = Session::builder(&model).pool(Pool::inline()).max_batch(1).build().expect("a session");
+                let pixels = vec![0.5; channels * height * width];
+                let images = Images::nchw_f32(&pixels, [1, channels, height, width]).expect("an image");
+                assert_eq!(session.run(images).expect("logits").classes(), model.classes());
+            }
         }
         Err(error) => assert_refusal(&error, ErrorKind::Data),
     }

@@ -4,53 +4,20 @@
 use crate::conv::pack::PackedWeights;
 use crate::error::Result;
 use crate::net::architecture::{Block, BlockForm, Norm, Operator};
+use crate::net::channel_map::ChannelMap;
 use crate::net::model::Model;
 use crate::net::network::Network;
 use crate::stencil::Stencil;
 
-/// What happens to each output channel of a convolution: times `scale`, plus `shift`.
-pub(crate) struct ChannelMap {
-    scale: Vec<f64>,
-    shift: Vec<f64>,
-}
-
-impl ChannelMap {
-    pub(crate) fn identity(channels: usize) -> Self {
-        ChannelMap { scale: vec![1.0; channels], shift: vec![0.0; channels] }
+/// The map of a norm after a convolution; the identity for no norm.
+pub(crate) fn norm_map(model: &Model, kind: Norm, name: &str, channels: usize) -> ChannelMap {
+    if kind == Norm::None {
+        return ChannelMap::identity(channels);
     }
-
-    /// A batch norm with running statistics; the identity for no norm.
-    pub(crate) fn norm(model: &Model, kind: Norm, name: &str, channels: usize) -> Self {
-        if kind == Norm::None {
-            return Self::identity(channels);
-        }
-        let value = |part: &str| values(model, &format!("{name}.{part}")).iter().map(|value| f64::from(*value));
-        // Only networks have norms.
-        let epsilon = f64::from(model.network().map_or(0.0, Network::norm_epsilon));
-        let scale: Vec<f64> =
-            value("weight").zip(value("running_var")).map(|(weight, variance)| weight / (variance + epsilon).sqrt()).collect();
-        let shift =
-            value("bias").zip(value("running_mean")).zip(&scale).map(|((bias, mean), scale)| bias - mean * scale).collect();
-        ChannelMap { scale, shift }
-    }
-
-    /// The same, times `factor`.
-    pub(crate) fn times(mut self, factor: f64) -> Self {
-        self.scale.iter_mut().chain(&mut self.shift).for_each(|value| *value *= factor);
-        self
-    }
-
-    /// Weights whose slowest extent is the output channel.
-    pub(crate) fn weights(&self, weights: &[f32]) -> Vec<f32> {
-        let each = weights.len() / self.scale.len();
-        weights.iter().enumerate().map(|(at, weight)| (f64::from(*weight) * self.scale[at / each]) as f32).collect()
-    }
-
-    /// The bias of the convolution (empty for none) through the map.
-    pub(crate) fn bias(&self, bias: &[f32]) -> Vec<f32> {
-        let old = |channel: usize| bias.get(channel).map_or(0.0, |bias| f64::from(*bias));
-        (0..self.scale.len()).map(|channel| (old(channel) * self.scale[channel] + self.shift[channel]) as f32).collect()
-    }
+    let value = |part: &str| values(model, &format!("{name}.{part}"));
+    // Only networks have norms.
+    let epsilon = f64::from(model.network().map_or(0.0, Network::norm_epsilon));
+    ChannelMap::batch_norm(value("weight"), value("bias"), value("running_mean"), value("running_var"), epsilon)
 }
 
 /// The values of a tensor; none if the network has no such tensor.
@@ -67,7 +34,7 @@ pub(crate) fn dense_with_norm(
     outputs: usize,
     side: usize,
 ) -> Result<PackedWeights> {
-    let map = ChannelMap::norm(model, norm, &format!("{name}.norm"), outputs);
+    let map = norm_map(model, norm, &format!("{name}.norm"), outputs);
     let weight = map.weights(values(model, &format!("{name}.conv.weight")));
     PackedWeights::dense(inputs, outputs, side, &weight, &map.bias(values(model, &format!("{name}.conv.bias"))))
 }
@@ -76,7 +43,7 @@ pub(crate) fn dense_with_norm(
 pub(crate) fn block_maps(model: &Model, name: &str, block: &Block, width: usize) -> [ChannelMap; 2] {
     let norm = |index: usize| {
         let kind = if block.norms >= index { block.norm } else { Norm::None };
-        ChannelMap::norm(model, kind, &format!("{name}.norm{index}"), width)
+        norm_map(model, kind, &format!("{name}.norm{index}"), width)
     };
     [norm(1), norm(2).times(factor(block))]
 }

@@ -3,11 +3,12 @@
 mod architecture;
 mod builder;
 mod calibration;
+pub(crate) mod channel_map;
 #[cfg(feature = "config")]
 mod config_file;
 mod cost;
 pub(crate) mod fold;
-mod graph;
+pub(crate) mod graph;
 mod images;
 mod import;
 mod inference;
@@ -15,7 +16,7 @@ mod initialise;
 mod layers;
 mod log_report;
 mod mismatch;
-mod model;
+pub(crate) mod model;
 mod model_file;
 mod network;
 mod op;
@@ -30,7 +31,7 @@ mod session;
 mod split;
 mod stencil_key;
 mod table;
-mod taps;
+pub(crate) mod taps;
 mod timing;
 mod validate;
 

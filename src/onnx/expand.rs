@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
-use crate::net::fold::{self, ChannelMap, Folded};
+use crate::net::channel_map::ChannelMap;
+use crate::net::fold::{self, Folded};
 use crate::net::{Block, BlockForm, ConnectionForm, Graph, Model, Network, Node, Norm, Operation, Operator, StemPool};
 
 /// A model of a graph, and which of its nodes are norms.
@@ -121,7 +122,7 @@ impl Expansion<'_> {
 
     /// A kept norm of so many channels, times `factor`.
     fn norm(&mut self, name: &str, x: usize, channels: usize, factor: f64) -> usize {
-        let map = ChannelMap::norm(self.model, Norm::Batch, name, channels).times(factor);
+        let map = fold::norm_map(self.model, Norm::Batch, name, channels).times(factor);
         let tensor = |part: &str| fold::values(self.model, &format!("{name}.{part}")).to_vec();
         let times = |values: Vec<f32>| values.into_iter().map(|value| (f64::from(value) * factor) as f32).collect();
         let norm = BatchNorm {
@@ -141,7 +142,7 @@ impl Expansion<'_> {
         let (conv_name, norm_name, channels) = (format!("{name}.conv"), format!("{name}.norm"), extents.outputs);
         let is_kept = self.keep_norm && norm != Norm::None;
         let folded = if is_kept { Norm::None } else { norm };
-        let map = ChannelMap::norm(self.model, folded, &norm_name, channels);
+        let map = fold::norm_map(self.model, folded, &norm_name, channels);
         let tensor = |part: &str| fold::values(self.model, &format!("{conv_name}.{part}"));
         let (weight, bias) = (map.weights(tensor("weight")), tensor("bias"));
         let bias = (!bias.is_empty() || folded != Norm::None).then(|| map.bias(bias));

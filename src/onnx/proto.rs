@@ -3,7 +3,7 @@
 //! Source: `onnx/onnx.proto3` of ONNX 1.23. Written down by hand, so that no build needs `protoc`. Fields of messages that differ from
 //! their Rust name in meaning are explained; the rest is as there.
 #![forbid(unsafe_code)]
-#![allow(missing_docs, reason = "fields that are as in ONNX are documented there; nothing of this is public")]
+#![allow(missing_docs, reason = "the names are ONNX's own, and explained there")]
 
 use prost::Message;
 
@@ -171,6 +171,7 @@ pub enum DataType {
     Float = 1,
     Int32 = 6,
     Int64 = 7,
+    Bool = 9,
     Float16 = 10,
     Double = 11,
     Bfloat16 = 16,

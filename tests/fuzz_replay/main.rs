@@ -5,6 +5,7 @@
 
 #[path = "../../fuzz/src/lib.rs"]
 pub mod leanresnet_fuzz;
+mod onnx_seeds;
 mod seeds;
 
 use std::fs;
@@ -29,7 +30,7 @@ struct Target {
 }
 
 /// All targets, in alphabetical order.
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     Target { name: "checkpoint", run: leanresnet_fuzz::checkpoint, seeds: seeds::checkpoints },
     Target { name: "cifar", run: leanresnet_fuzz::cifar, seeds: seeds::cifar_files },
     Target { name: "config", run: leanresnet_fuzz::config, seeds: seeds::configurations },
@@ -37,6 +38,7 @@ const TARGETS: [Target; 7] = [
     Target { name: "import", run: leanresnet_fuzz::import, seeds: seeds::state_dicts },
     Target { name: "kernels", run: leanresnet_fuzz::kernels, seeds: seeds::kernel_problems },
     Target { name: "model", run: leanresnet_fuzz::model, seeds: seeds::model_files },
+    Target { name: "onnx", run: leanresnet_fuzz::onnx, seeds: onnx_seeds::onnx_models },
 ];
 
 /// Changes `input` in one of the ways that find mistakes in readers.
@@ -131,6 +133,11 @@ fn model() {
     replay_corpus(&TARGETS[6]);
 }
 
+#[test]
+fn onnx() {
+    replay_corpus(&TARGETS[7]);
+}
+
 /// A corpus whose inputs are all refused at the door would test little.
 #[test]
 fn the_seeds_are_accepted() {
@@ -141,6 +148,9 @@ fn the_seeds_are_accepted() {
         let text = str::from_utf8(&seed).expect("text");
         Network::from_toml(text).expect("a network");
         RunConfig::from_toml(text).expect("a training run");
+    }
+    for seed in onnx_seeds::onnx_models() {
+        leanresnet::onnx::import(&seed, "seed").expect("an ONNX model");
     }
     let folder = tempfile::tempdir().expect("a folder");
     for seed in seeds::checkpoints() {

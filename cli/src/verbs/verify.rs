@@ -12,6 +12,7 @@ use crate::context::Context;
 use crate::failure::{Failure, Outcome, expected};
 use crate::images::{self, RandomImages};
 use crate::table::percent;
+use crate::verbs::import::onnx;
 use crate::{model_source, npy};
 
 /// Images at once.
@@ -25,7 +26,7 @@ pub struct Options {
     /// A model file, a checkpoint, a run folder (its best model, else its last), or cifar10-s, which comes with this tool
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// What to compare with: another model, or the logits that another program made of the images of --input: .npy, float32, [n, classes]
+    /// What to compare with: another model, a model in ONNX (.onnx), or the logits that another program made of the images of --input: .npy, float32, [n, classes]
     #[arg(long, value_name = "FILE")]
     against: PathBuf,
     /// The images: .npy, float32, [n, channels, height, width], normalised as the network expects them
@@ -159,7 +160,7 @@ fn reference(context: &Context<'_>, options: &Options, model: &Model, images: us
         fits("shape", format!("{:?}", [images, model.classes()]), format!("{:?}", reader.shape()))?;
         return Ok(Reference::File(reader));
     }
-    let other = model_source::load(path)?.model;
+    let other = if onnx::is_onnx(path) { onnx::read(path)?.model } else { model_source::load(path)?.model };
     fits("input", format!("{:?}", model.input()), format!("{:?}", other.input()))?;
     fits("classes", model.classes().to_string(), other.classes().to_string())?;
     Ok(Reference::Model(Box::new(session(context, &other)?)))

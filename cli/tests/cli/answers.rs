@@ -193,6 +193,57 @@ fn import() {
     scratch.run(&["eval", "theirs.safetensors"]).expect_error(3, &["import theirs.safetensors"]);
 }
 
+/// A network of one linear layer as ONNX, written by hand: an input [batch, 3, 32, 32], a global pool, a Flatten and a Gemm.
+fn onnx_model(last_operator: &str) -> Vec<u8> {
+    // A field of a message that is text, bytes or a message.
+    let field = |number: u8, content: &[u8]| -> Vec<u8> {
+        let length = [(content.len() % 128) as u8 | 128, (content.len() / 128) as u8];
+        [&[number << 3 | 2], &length[..], content].concat()
+    };
+    let integer = |number: u8, value: u8| vec![number << 3, value];
+    let node = |operator: &str, inputs: &[&str], output: &str| {
+        let inputs: Vec<u8> = inputs.iter().flat_map(|name| field(1, name.as_bytes())).collect();
+        field(1, &[inputs, field(2, output.as_bytes()), field(4, operator.as_bytes())].concat())
+    };
+    let extents: Vec<u8> = [[field(2, b"batch")].concat()]
+        .into_iter()
+        .chain([3, 32, 32].map(|extent| integer(1, extent)))
+        .flat_map(|extent| field(1, &extent))
+        .collect();
+    let kind = field(2, &field(1, &[integer(1, 1), field(2, &extents)].concat()));
+    let weight: Vec<u8> = (0..6).flat_map(|index| (index as f32 / 4.0 - 0.5).to_le_bytes()).collect();
+    let tensor = [integer(1, 3), integer(1, 2), integer(2, 1), field(8, b"weight"), field(9, &weight)].concat();
+    let graph = [
+        node("GlobalAveragePool", &["image"], "pooled"),
+        node("Flatten", &["pooled"], "vector"),
+        node(last_operator, &["vector", "weight"], "logits"),
+        field(5, &tensor),
+        field(11, &[field(1, b"image"), kind].concat()),
+        field(12, &field(1, b"logits")),
+    ];
+    [integer(1, 8), field(7, &graph.concat()), field(8, &integer(2, 20))].concat()
+}
+
+#[test]
+fn import_of_onnx() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.path("theirs.onnx"), onnx_model("Gemm")).unwrap();
+    let keys = "loaded ignored missing unexpected misshaped output opset producer nodes layers input classes";
+    let words = ["import", "theirs.onnx", "-o", "ours.safetensors", "--mean", "0.5,0.5,0.5", "--std", "0.2,0.2,0.2"];
+    let answer = scratch.run(&[&words[..], &["--json"]].concat()).expect(0).json("import", keys);
+    assert_eq!((&answer["nodes"], &answer["layers"], &answer["opset"]), (&3.into(), &2.into(), &20.into()));
+    let text = scratch.run(&words).expect(0).stdout;
+    assert!(text.contains("3 nodes of opset 20 became 2 layers, 3 x 32 x 32 to 2 classes"), "{text}");
+    let text = scratch.run(&["summary", "ours.safetensors"]).expect(0).stdout;
+    assert!(text.contains("imported graph") && text.contains("global average pool"), "{text}");
+    // The file says what network it is, and is no model file itself.
+    scratch.run(&[&words[..], &["--preset", "small"]].concat()).expect_error(2, &["--preset"]);
+    scratch.run(&["eval", "theirs.onnx"]).expect_error(3, &["leanresnet import theirs.onnx -o model.safetensors"]);
+    std::fs::write(scratch.path("theirs.onnx"), onnx_model("Einsum")).unwrap();
+    scratch.run(&words).expect_error(3, &["theirs.onnx: 1 node that cannot be imported", "Einsum", "README"]);
+    scratch.run(&["import", "theirs.safetensors", "-o", "x.safetensors"]).expect_error(2, &["--preset", "--config"]);
+}
+
 #[test]
 fn completions() {
     let scratch = Scratch::new();

@@ -9,13 +9,17 @@ mod sharing;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use lower::lower;
+#[cfg(feature = "onnx")]
+pub(crate) use shapes::{MAX_REACH, output_shape};
 
 use crate::error::Result;
 use crate::net::layers::LayerSummary;
 use crate::net::parameters::{ParameterRole, ParameterSpec, spec};
 use crate::stencil::Stencil;
 
-/// A feed-forward graph of operators from an image to one number per class, as [`crate::onnx::import`](../onnx/fn.import.html) makes it.
+/// A feed-forward graph of operators from an image to one number per class,
+#[cfg_attr(feature = "onnx", doc = "as [`crate::onnx::import`] makes it.")]
+#[cfg_attr(not(feature = "onnx"), doc = "as `leanresnet::onnx::import` makes it with the feature `onnx`.")]
 ///
 /// A value of this type is always valid: nodes come after those that they read, sizes fit and are bounded, and the last node's output
 /// is one pixel, whose channels are the classes.

@@ -18,7 +18,7 @@ const MAX_ACTIVATION: usize = 1 << 31;
 /// Largest number of stored values, and of values of a convolution's kernel for all pairs of channels.
 const MAX_PARAMETERS: usize = 1 << 31;
 /// Rows (and columns) that a kernel reaches over, at most: the convolution kernels have pointers for as many.
-pub(super) const MAX_REACH: usize = 7;
+pub(crate) const MAX_REACH: usize = 7;
 /// Largest window of a pool, stride and padding.
 const MAX_WINDOW: usize = 1024;
 
@@ -44,9 +44,7 @@ pub(super) fn shapes(input: [usize; 3], nodes: &[Node]) -> Result<Vec<[usize; 3]
             return Err(Error::invalid(format!("inputs of node `{name}`"), expected, format!("{inputs:?}")));
         }
         let read: Vec<[usize; 3]> = inputs.iter().map(|&value| shapes[value]).collect();
-        let output = output(name, operation, &read)?;
-        check_size(&format!("output of node `{name}`"), output)?;
-        shapes.push(output);
+        shapes.push(output_shape(name, operation, &read)?);
         let tensors = node.parameters(read[0][0]);
         parameters = tensors.iter().map(|tensor| product(&tensor.shape)).fold(parameters, usize::saturating_add);
         within("number of stored values", parameters, 0, MAX_PARAMETERS)?;
@@ -57,6 +55,16 @@ pub(super) fn shapes(input: [usize; 3], nodes: &[Node]) -> Result<Vec<[usize; 3]
         return Err(Error::invalid("output of the last node", "one pixel, whose channels are the classes", got));
     }
     Ok(shapes)
+}
+
+/// Channels, height and width of the output of a node by itself, bounded as in a graph.
+///
+/// # Errors
+/// [`Error::Invalid`] for an operation that does not fit what it reads.
+pub(crate) fn output_shape(name: &str, operation: &Operation, read: &[[usize; 3]]) -> Result<[usize; 3]> {
+    let output = output(name, operation, read)?;
+    check_size(&format!("output of node `{name}`"), output)?;
+    Ok(output)
 }
 
 /// Channels, height and width of a node's output.

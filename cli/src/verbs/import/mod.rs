@@ -1,5 +1,6 @@
-//! `leanresnet import`: a model file from the state dict of another program.
-#![forbid(unsafe_code)]
+//! `leanresnet import`: a model file from the state dict or the ONNX model of another program.
+
+pub mod onnx;
 
 use std::fmt::Write;
 use std::io::Read;
@@ -22,13 +23,13 @@ const LARGEST_MAP: u64 = 1 << 24;
 /// Arguments of the verb.
 #[derive(Args)]
 pub struct Options {
-    /// The state dict, a safetensors file
+    /// A state dict, a safetensors file, for a network that --preset or --config names; or a model in ONNX, a file that ends in .onnx
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    #[arg(long, value_name = "NAME", required_unless_present = "config", conflicts_with = "config")]
-    #[arg(help = format!("The network by name: {}", Network::PRESETS.join(", ")))]
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    #[arg(help = format!("The network of a state dict by name: {}", Network::PRESETS.join(", ")))]
     preset: Option<String>,
-    /// The network in a configuration file (TOML)
+    /// The network of a state dict in a configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Change a key of the configuration, for example network.classes=100; may be repeated
@@ -65,8 +66,17 @@ struct MisshapedKeys<'a> {
     got: &'a [usize],
 }
 
-/// Reads, compares, writes.
+/// Reads and writes.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
+    if onnx::is_onnx(&options.file) { onnx::run(context, options) } else { state_dict(context, options) }
+}
+
+/// Reads a state dict, compares it with a network, writes.
+fn state_dict(context: &Context<'_>, options: &Options) -> Outcome {
+    if options.preset.is_none() && options.config.is_none() {
+        let message = expected("the network of a state dict", "--preset NAME or --config FILE", "neither");
+        return Err(Failure::usage(message, "--preset base, for example; a file that ends in .onnx needs neither"));
+    }
     let source =
         NetworkSource { model: None, preset: options.preset.clone(), config: options.config.clone(), set: options.set.clone() };
     let network = source.network()?;
