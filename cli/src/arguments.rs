@@ -129,7 +129,7 @@ pub enum Verb {
     ///
     /// Both see the same images. Exit code 1 if they disagree by more than the tolerance.
     #[command(after_help = "Examples:
-  leanresnet verify runs/small-cifar10-1 --against small.safetensors
+  leanresnet verify runs/small-cifar10-1 --against small.onnx
   leanresnet verify base.safetensors --input x.npy --against logits.npy      logits that another program made of x.npy")]
     Verify(verify::Options),
     /// Print a script that completes commands in a shell

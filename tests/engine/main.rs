@@ -11,6 +11,7 @@ mod graphs;
 mod mixed;
 mod networks;
 mod onnx_export;
+#[path = "../onnx/interpreter.rs"]
 mod onnx_interpreter;
 mod oracle;
 mod precision;

@@ -1,10 +1,12 @@
 //! Exported ONNX files: what they say in f64 is what the oracle computes, and what sessions compute; names, metadata, unusual graphs.
 #![forbid(unsafe_code)]
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use leanresnet::internals::onnx_proto::{Extent, GraphProto, ModelProto, TypeProto};
 use leanresnet::net::{Block, BlockForm, Graph, Node, Operation, ParameterRole, Preprocess};
-use leanresnet::onnx::{ExportOptions, as_graph, export};
-use leanresnet::{Isa, Model, Network, Pool, Stencil};
+use leanresnet::onnx::{ExportOptions, as_graph, export, import};
+use leanresnet::{Images, Isa, Model, Network, Pool, Stencil};
 use prost::Message;
 
 use crate::common::tolerance::widened;
@@ -45,9 +47,40 @@ fn graph_model(model: &Model, norms: Norms) -> Model {
 fn logits_of_file(model: &Model, norms: Norms, images: &[f32]) -> Vec<f64> {
     let [channels, height, width] = model.input();
     let count = images.len() / (channels * height * width);
-    let logits = run(&graph(model, norms), Array { shape: vec![count, channels, height, width], values: widened(images) });
-    assert_eq!(logits.shape, [count, model.classes()]);
+    let file = file(model, norms);
+    check_form(file.graph.as_ref().unwrap());
+    let logits = run(&file, Array { dims: vec![count, channels, height, width], values: widened(images) });
+    assert_eq!(logits.dims, [count, model.classes()]);
     logits.values
+}
+
+/// Checks that nodes and values have names of their own, that nodes come after those that they read, that every tensor is read, and that
+/// nodes have no attribute but those that the interpreter looks at.
+fn check_form(graph: &GraphProto) {
+    let window = &["kernel_shape", "strides", "pads"][..];
+    let known = BTreeMap::from([
+        ("Conv", [window, &["dilations", "group"]].concat()),
+        ("MaxPool", window.to_vec()),
+        ("AveragePool", [window, &["count_include_pad"]].concat()),
+        ("BatchNormalization", vec!["epsilon"]),
+        ("Gemm", vec!["transB"]),
+        ("Flatten", vec!["axis"]),
+    ]);
+    let mut names = BTreeSet::new();
+    let mut values: BTreeSet<&str> = graph.initializer.iter().map(|tensor| tensor.name.as_str()).collect();
+    assert_eq!(values.len(), graph.initializer.len());
+    assert!(values.insert(&graph.input[0].name));
+    for node in &graph.node {
+        assert!(!node.name.is_empty() && names.insert(&node.name), "name `{}` of a node", node.name);
+        assert!(node.input.iter().all(|name| values.contains(name.as_str())), "{}: {:?}", node.name, node.input);
+        assert!(node.output.len() == 1 && values.insert(&node.output[0]), "{}: {:?}", node.name, node.output);
+        for attribute in &node.attribute {
+            let known = known.get(node.op_type.as_str()).is_some_and(|known| known.contains(&attribute.name.as_str()));
+            assert!(known, "{}: {} {}", node.name, node.op_type, attribute.name);
+        }
+    }
+    let read: BTreeSet<&String> = graph.node.iter().flat_map(|node| &node.input).collect();
+    assert!(graph.initializer.iter().all(|tensor| read.contains(&tensor.name)));
 }
 
 fn all_cases() -> impl Iterator<Item = Case> {
@@ -92,7 +125,7 @@ fn folded_files_are_no_worse_than_twice_the_plain_computation() {
         let session = |model: &Model| {
             let mut session = build(model, Isa::active().unwrap(), &Pool::inline(), IMAGES);
             let [channels, height, width] = model.input();
-            let images = leanresnet::Images::nhwc_f32(&images, [IMAGES, channels, height, width]).unwrap();
+            let images = Images::nhwc_f32(&images, [IMAGES, channels, height, width]).unwrap();
             widened(session.run(images).unwrap().as_slice())
         };
         let logits = [
@@ -100,6 +133,8 @@ fn folded_files_are_no_worse_than_twice_the_plain_computation() {
             ("session", session(&model)),
             ("session of the folded graph", session(&graph_model(&model, Norms::Folded))),
             ("session of the graph with norms", session(&graph_model(&model, Norms::Kept))),
+            ("session of the imported file", session(&imported(&model, Norms::Folded))),
+            ("session of the imported file with norms", session(&imported(&model, Norms::Kept))),
         ];
         for (what, logits) in &logits {
             let error = distances(logits, &exact);
@@ -111,16 +146,25 @@ fn folded_files_are_no_worse_than_twice_the_plain_computation() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// The graph of a lean network runs on the weights and kernels of its session: the folding is the same to the bit.
+/// A file that was written and read again.
+fn imported(model: &Model, norms: Norms) -> Model {
+    import(&export(model, &norms.options()).unwrap(), "exported.onnx").unwrap().model
+}
+
+/// The graph of a network runs on the weights and kernels of its session: the folding is the same to the bit. So does the file, read again.
 #[test]
 fn folded_graphs_have_the_bits_of_sessions() {
     for case in all_cases() {
         let (model, images) = (case.model(), case.images(IMAGES));
         let [channels, height, width] = model.input();
-        let images = leanresnet::Images::nhwc_f32(&images, [IMAGES, channels, height, width]).unwrap();
-        let [logits, expected] = [graph_model(&model, Norms::Folded), model]
+        let images = Images::nhwc_f32(&images, [IMAGES, channels, height, width]).unwrap();
+        let [as_graph, again, expected] = [graph_model(&model, Norms::Folded), imported(&model, Norms::Folded), model]
             .map(|model| build(&model, Isa::active().unwrap(), &Pool::inline(), IMAGES).run(images).unwrap().as_slice().to_vec());
-        assert_bits(case.name, &logits, &expected);
+        assert_bits(case.name, &as_graph, &expected);
+        // A stencil of a single group is a dense convolution to whoever reads the file.
+        if case.network.stages().iter().all(|stage| stage.block.group_size < stage.width) {
+            assert_bits(&format!("{}, imported", case.name), &again, &expected);
+        }
     }
 }
 
@@ -274,6 +318,7 @@ fn files_say_what_they_are() {
         ("provenance", "a test"),
     ];
     assert_eq!(metadata, expected);
-    let as_graph = graph_model(&model, Norms::Folded);
-    assert_eq!((as_graph.preprocess(), as_graph.class_names()), (model.preprocess(), model.class_names()));
+    for other in [graph_model(&model, Norms::Folded), imported(&model, Norms::Folded)] {
+        assert_eq!((other.preprocess(), other.class_names()), (model.preprocess(), model.class_names()));
+    }
 }

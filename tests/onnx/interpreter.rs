@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use leanresnet::internals::onnx_proto::{AttributeProto, ModelProto, NodeProto, TensorProto};
+use leanresnet::internals::onnx_proto::{AttributeProto, DataType, ModelProto, NodeProto, TensorProto};
 
 /// An array of any number of axes.
 #[derive(Clone, Debug)]
@@ -54,21 +54,24 @@ pub(crate) fn run(model: &ModelProto, x: Array) -> Array {
     let mut values: HashMap<&str, Array> =
         graph.initializer.iter().map(|tensor| (tensor.name.as_str(), constant(tensor))).collect();
     values.insert(&graph.input[0].name, x);
-    let mut last = None;
     for node in &graph.node {
         let inputs: Vec<Option<&Array>> = node.input.iter().map(|name| values.get(name.as_str())).collect();
         let output = node_output(node, &inputs);
-        values.insert(&node.output[0], output.clone());
-        last = Some(output);
+        values.insert(&node.output[0], output);
     }
-    last.unwrap()
+    values.remove(graph.output[0].name.as_str()).unwrap()
 }
 
 fn constant(tensor: &TensorProto) -> Array {
     let dims: Vec<usize> = tensor.dims.iter().map(|&extent| extent as usize).collect();
-    let floats = tensor.raw_data.chunks_exact(4).map(|bytes| f64::from(f32::from_le_bytes(bytes.try_into().unwrap())));
-    let integers = tensor.int64_data.iter().map(|value| *value as f64);
-    Array { values: if tensor.int64_data.is_empty() { floats.collect() } else { integers.collect() }, dims }
+    let raw = &tensor.raw_data;
+    let values = if tensor.data_type == i32::from(DataType::Int64) {
+        let raw = raw.as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes));
+        raw.chain(tensor.int64_data.iter().copied()).map(|value| value as f64).collect()
+    } else {
+        raw.as_chunks().0.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect()
+    };
+    Array { dims, values }
 }
 
 fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
@@ -153,7 +156,16 @@ fn node_output(node: &NodeProto, inputs: &[Option<&Array>]) -> Array {
         "GlobalAveragePool" | "ReduceMean" => mean(x).reshaped(vec![x.dims[0], x.dims[1], 1, 1]),
         "Flatten" | "Squeeze" => x.reshaped(vec![x.dims[0], x.values.len() / x.dims[0]]),
         "Unsqueeze" => x.reshaped(vec![x.dims[0], x.dims[1], 1, 1]),
-        "Reshape" if inputs[1].unwrap().values.len() == 2 => x.reshaped(vec![x.dims[0], x.values.len() / x.dims[0]]),
+        "Reshape" => {
+            let wanted = inputs[1].unwrap().values.iter().enumerate();
+            let mut dims: Vec<usize> =
+                wanted.map(|(axis, &extent)| if extent == 0.0 { x.dims[axis] } else { extent.max(0.0) as usize }).collect();
+            if let Some(rest) = inputs[1].unwrap().values.iter().position(|extent| *extent == -1.0) {
+                dims[rest] = 1;
+                dims[rest] = x.values.len() / dims.iter().product::<usize>();
+            }
+            x.reshaped(dims)
+        }
         "Pad" => {
             let pads: Vec<usize> = inputs[1].unwrap().values.iter().map(|value| *value as usize).collect();
             let dims = vec![x.dims[0], x.dims[1], x.dims[2] + pads[2] + pads[6], x.dims[3] + pads[3] + pads[7]];

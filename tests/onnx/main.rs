@@ -13,8 +13,10 @@ mod lean;
 mod random;
 mod refused;
 
+use leanresnet::internals::onnx_proto::ModelProto;
 use leanresnet::onnx::import;
 use leanresnet::{Images, Model, Pool, Session};
+use prost::Message;
 
 use crate::build::Builder;
 use crate::data::uniform;
@@ -25,7 +27,8 @@ const IMAGES: usize = 3;
 
 /// Imports a model and compares its outputs with those of the interpreter; the model.
 fn check(builder: &Builder, what: &str) -> Model {
-    let report = import(&builder.bytes(), "test.onnx").unwrap_or_else(|error| panic!("{what}: {error}"));
+    let bytes = builder.bytes();
+    let report = import(&bytes, "test.onnx").unwrap_or_else(|error| panic!("{what}: {error}"));
     let model = report.model;
     // What was made is a model of this crate like others.
     assert_eq!(Model::from_bytes(&model.to_bytes().unwrap()).unwrap(), model, "{what}");
@@ -35,7 +38,7 @@ fn check(builder: &Builder, what: &str) -> Model {
     let rank = input_rank(builder);
     dims.truncate(rank);
     let x = Array { dims, values: images.iter().map(|value| f64::from(*value)).collect() };
-    let exact = interpreter::run(&builder.model, x).values;
+    let exact = interpreter::run(&ModelProto::decode(&bytes[..]).unwrap(), x).values;
     let mut session = Session::builder(&model).pool(Pool::inline()).max_batch(2).build().unwrap();
     let logits = session.run(Images::nchw_f32(&images, [IMAGES, channels, height, width]).unwrap()).unwrap();
     assert_eq!(logits.as_slice().len(), exact.len(), "{what}");

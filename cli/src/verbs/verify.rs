@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use leanresnet::{Images, Model, Session, npy, onnx};
+use leanresnet::{Images, Model, Session, npy};
 use serde::Serialize;
 
 use crate::comparison::{Comparison, default_tolerance};
@@ -13,7 +13,7 @@ use crate::failure::{Failure, Outcome, expected};
 use crate::images::{ImageArray, RandomImages, of_array};
 use crate::model_source;
 use crate::table::percent;
-use crate::verbs::import;
+use crate::verbs::import::onnx;
 
 /// Images at once.
 const BATCH: usize = 64;
@@ -169,11 +169,7 @@ fn reference(context: &Context<'_>, options: &Options, model: &Model, images: us
         fits("shape", format!("{:?}", [images, model.classes()]), format!("{:?}", reader.shape()))?;
         return Ok(Reference::File(Box::new(reader)));
     }
-    let other = if import::is_onnx(path) {
-        onnx::import(&import::read_onnx(path)?, &path.display().to_string())?.model
-    } else {
-        model_source::load(path)?.model
-    };
+    let other = if onnx::is_onnx(path) { onnx::read(path)?.model } else { model_source::load(path)?.model };
     fits("input", format!("{:?}", model.input()), format!("{:?}", other.input()))?;
     fits("classes", model.classes().to_string(), other.classes().to_string())?;
     Ok(Reference::Model(Box::new(session(context, &other)?)))

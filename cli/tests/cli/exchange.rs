@@ -33,6 +33,12 @@ fn export() {
     let answer = scratch.run(&words).expect(0).json("export", EXPORT);
     assert_eq!(answer["max_difference_folded"], Value::Null);
     assert!(has(&bytes(&scratch.path("kept.onnx")), "BatchNormalization"));
+    for file in ["m.onnx", "kept.onnx"] {
+        let answer = scratch.run(&["verify", "run", "--against", file, "--json"]).expect(0).json("verify", VERIFY);
+        assert_eq!((&answer["against"], &answer["top1_agreement"]), (&file.into(), &1.0.into()));
+    }
+    std::fs::write(scratch.path("broken.onnx"), b"no model").unwrap();
+    scratch.run(&["verify", "run", "--against", "broken.onnx"]).expect_error(3, &["broken.onnx"]);
     let text = scratch.run(&["export", "cifar10-s", "--onnx", "shipped.onnx"]).expect(0).stdout;
     assert!(
         text.contains("wrote shipped.onnx (onnx, ") && text.contains("folding the norms changes logits by at most"),

@@ -1,6 +1,6 @@
 //! `leanresnet import`: a model file from the state dict or the ONNX model of another program.
 
-mod onnx;
+pub mod onnx;
 
 use std::fmt::Write;
 use std::io::Read;
@@ -19,8 +19,6 @@ use crate::network_source::NetworkSource;
 const LARGEST_FILE: u64 = 1 << 35;
 /// The largest map of names that is read, bytes.
 const LARGEST_MAP: u64 = 1 << 24;
-
-pub use onnx::{is_onnx, read as read_onnx};
 
 /// Arguments of the verb.
 #[derive(Args)]
@@ -70,7 +68,7 @@ struct MisshapedKeys<'a> {
 
 /// Reads and writes.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
-    if is_onnx(&options.file) { onnx::run(context, options) } else { state_dict(context, options) }
+    if onnx::is_onnx(&options.file) { onnx::run(context, options) } else { state_dict(context, options) }
 }
 
 /// Reads a state dict, compares it with a network, writes.

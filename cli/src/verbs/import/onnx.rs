@@ -41,16 +41,16 @@ pub fn is_onnx(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
 }
 
-/// The bytes of an ONNX file.
-pub fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    read_file(path, LARGEST_FILE)
+/// Reads a file.
+pub fn read(path: &Path) -> Result<ImportReport, Failure> {
+    let name = path.display().to_string();
+    import(&read_file(path, LARGEST_FILE)?, &name).map_err(|error| Failure::from(error).with_hint(HINT))
 }
 
 /// Reads and writes.
 pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
     check(options)?;
-    let name = options.file.display().to_string();
-    let report = import(&read(&options.file)?, &name).map_err(|error| Failure::from(error).with_hint(HINT))?;
+    let report = read(&options.file)?;
     let mut model = report.model.clone();
     if !options.mean.is_empty() {
         model = model.with_preprocess(Preprocess::new(&options.mean, &options.std))?;
