@@ -12,10 +12,10 @@ STENCILS = ("cross4", "cross5", "box9", "row3", "col3", "box25")
 def random_toml(seed: int) -> str:
     """A small network; over a few seeds every word of the grammar that leanresnet can compute turns up."""
     pick = random.Random(seed)
-    # Groups bound what a block can be, so that they are chosen first; one operator for all stages or one for each.
     stages = [_stage(pick) for _ in range(pick.randint(1, 3))]
     smallest = 2 ** (len(stages) - 1)
-    stem = {"kernel": pick.choice((1, 3, 7)), "stride": pick.choice((1, 1, 2, 4)), "norm": pick.choice(("batch", "none")), "bias": _flag(pick)}
+    stem = {"kernel": pick.choice((1, 3, 7)), "stride": pick.choice((1, 1, 2, 4))}
+    stem |= {"norm": pick.choice(("batch", "none")), "bias": _flag(pick)}
     height, width = (stem["stride"] * smallest * pick.randint(2, 6) + pick.randint(0, 3) for _ in range(2))
     keys = {
         "input": [pick.randint(1, 4), height, width],
@@ -35,7 +35,9 @@ def random_toml(seed: int) -> str:
         for stage in stages:
             if pick.random() < 0.5:
                 stage.pop("norms", None)
-    return "version = 1\n[network]\n" + "\n".join(f"{key} = {_toml(value)}" for key, value in keys.items()) + "\n"
+    body = "".join(f"{key} = {_toml(value)}\n" for key, value in keys.items())
+    # The crop that leanresnet trains with by default is too wide for the smallest images.
+    return f"version = 1\n[network]\n{body}[data]\naugment = {{ crop = 0 }}\n"
 
 
 def _stage(pick: random.Random) -> dict:
@@ -43,7 +45,7 @@ def _stage(pick: random.Random) -> dict:
     form = pick.choice(("residual", "symmetric")) if operator in ("lean", "dense") else "residual"
     group_size = pick.choice((1, 1, 2, 4, 8, 16, 32)) if operator in ("lean", "separable") else 1
     stencil = pick.choice(STENCILS) if form == "symmetric" or _flag(pick) else [pick.choice(STENCILS), pick.choice(STENCILS)]
-    stage = {"width": group_size * pick.randint(1, max(1, 40 // group_size)), "blocks": pick.randint(1, 2), "operator": operator, "form": form}
+    stage = {"width": group_size * pick.randint(1, 40 // group_size), "blocks": pick.randint(1, 2), "operator": operator, "form": form}
     stage |= {"group_size": group_size, "norms": pick.randint(0, 2), "relu_after_sum": _flag(pick)}
     if operator in ("lean", "separable"):
         stage["stencil"] = stencil
@@ -63,7 +65,9 @@ def _toml(value) -> str:
         return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else f'"{value}"' if isinstance(value, str) else repr(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
 def random_module(network: Network | str, seed: int = 1) -> LeanResNet:

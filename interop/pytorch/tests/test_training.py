@@ -85,12 +85,10 @@ def test_losses_and_weights_after_some_steps(name, leanresnet, tmp_path):
     exact_losses, single_losses = torch_steps(exact, images.double(), labels), torch_steps(single, images, labels)
     assert len(losses) == STEPS
     for step in range(STEPS):
-        print(step, abs(losses[step] / exact_losses[step] - 1), abs(single_losses[step] / exact_losses[step] - 1))
-        assert abs(losses[step] / exact_losses[step] - 1) <= 1e-5
+        assert abs(losses[step] / exact_losses[step] - 1) <= max(1e-6, 4 * abs(single_losses[step] / exact_losses[step] - 1))
+    # Where rounding turns a negative number at a ReLU into a positive one, an f32 computation is off by more than rounding.
     for key, values in exact.state_dict().items():
-        if key.endswith("num_batches_tracked"):
-            continue
-        scale = float(values.abs().max()) or 1.0
-        own, naive = (float((other.state_dict()[key].double() - values).abs().max()) / scale for other in (ours, single))
-        print(f"{key:40} {own:.3g} {naive:.3g}")
-        assert own <= 1e-4, key
+        if not key.endswith("num_batches_tracked"):
+            scale = float(values.abs().max()) or 1.0
+            own, single_off = (float((other.state_dict()[key].double() - values).abs().max()) / scale for other in (ours, single))
+            assert own <= max(1e-6, 4 * single_off), key
