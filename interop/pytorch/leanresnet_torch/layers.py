@@ -98,12 +98,11 @@ class Shift2d(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
 
-class LeanConv2d(nn.Module):
-    """A lean convolution: a stencil of every channel for itself (or of groups of `group_size` channels) and a 1x1 convolution of
-    the same input, summed. `bias` is the 1x1 convolution's.
+class _StencilAndMatrix(nn.Module):
+    """A stencil, `spatial`, and a 1x1 convolution, `pointwise`, whose bias `bias` is."""
 
-    `stencil` is `cross4`, `cross5`, `box9`, `row3`, `col3` or `box25`.
-    """
+    # What the variance of the 1x1 convolution's weights is by their fan-in.
+    pointwise_gain: float
 
     def __init__(self, channels: int, stencil: str = "cross5", group_size: int = 1, bias: bool = False, device=None, dtype=None):
         super().__init__()
@@ -115,9 +114,19 @@ class LeanConv2d(nn.Module):
 
     def reset_parameters(self):
         init_normal_(self.spatial.weight, 1 / (self.spatial.group_size * self.spatial.taps))
-        init_normal_(self.pointwise.weight, 1 / self.pointwise.in_channels)
+        init_normal_(self.pointwise.weight, self.pointwise_gain / self.pointwise.in_channels)
         self.spatial.zero_outside_()
         _zero_bias_(self.pointwise)
+
+
+class LeanConv2d(_StencilAndMatrix):
+    """A lean convolution: a stencil of every channel for itself (or of groups of `group_size` channels) and a 1x1 convolution of
+    the same input, summed. `bias` is the 1x1 convolution's.
+
+    `stencil` is `cross4`, `cross5`, `box9`, `row3`, `col3` or `box25`.
+    """
+
+    pointwise_gain = 1
 
     def forward(self, x):
         return self.spatial(x) + self.pointwise(x)
@@ -125,6 +134,15 @@ class LeanConv2d(nn.Module):
     def transpose(self, x):
         """The transpose of the convolution without its bias, as a linear map: of the symmetric block."""
         return self.spatial.transpose(x) + functional.conv_transpose2d(x, self.pointwise.weight)
+
+
+class SeparableConv2d(_StencilAndMatrix):
+    """A stencil and then a 1x1 convolution, without norm and ReLU between them. The arguments are those of `LeanConv2d`."""
+
+    pointwise_gain = 2
+
+    def forward(self, x):
+        return self.pointwise(self.spatial(x))
 
 
 class DenseConv2d(nn.Conv2d):
@@ -140,27 +158,6 @@ class DenseConv2d(nn.Conv2d):
     def transpose(self, x):
         """The transpose of the convolution without its bias, as a linear map: of the symmetric block."""
         return functional.conv_transpose2d(x, self.weight, padding=1)
-
-
-class SeparableConv2d(nn.Module):
-    """A stencil and then a 1x1 convolution, without norm and ReLU between them. The arguments are those of `LeanConv2d`."""
-
-    def __init__(self, channels: int, stencil: str = "cross5", group_size: int = 1, bias: bool = False, device=None, dtype=None):
-        super().__init__()
-        if channels % group_size:
-            raise invalid("group_size", f"a divisor of {channels} channels", group_size)
-        self.spatial = StencilConv2d(channels, stencil, group_size, device, dtype)
-        self.pointwise = nn.Conv2d(channels, channels, 1, bias=bias, device=device, dtype=dtype)
-        self.reset_parameters()
-
-    def reset_parameters(self):
-        init_normal_(self.spatial.weight, 1 / (self.spatial.group_size * self.spatial.taps))
-        init_normal_(self.pointwise.weight, 2 / self.pointwise.in_channels)
-        self.spatial.zero_outside_()
-        _zero_bias_(self.pointwise)
-
-    def forward(self, x):
-        return self.pointwise(self.spatial(x))
 
 
 class ShiftConv2d(nn.Module):
