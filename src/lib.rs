@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod build_info;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]

@@ -26,15 +26,14 @@ def torch_step(preset: str, batch: int, threads: int, layout: str, dtype: str):
     import torch
 
     sys.path.insert(0, str(REPOSITORY / "interop" / "pytorch"))
-    from leanresnet_torch import PRESETS, LeanResNet
+    from leanresnet_torch import LeanResNet
 
     torch.set_num_threads(threads)
     torch.manual_seed(1)
     memory_format = getattr(torch, layout)
     network = LeanResNet(preset).train().to(memory_format=memory_format)
-    side, classes = PRESETS[preset]["side"], PRESETS[preset]["classes"]
-    images = torch.randn(batch, 3, side, side).contiguous(memory_format=memory_format)
-    labels = torch.randint(0, classes, (batch,))
+    images = torch.randn(batch, *network.network.input).contiguous(memory_format=memory_format)
+    labels = torch.randint(0, network.network.classes, (batch,))
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
     def step():

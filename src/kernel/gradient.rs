@@ -22,7 +22,7 @@ pub struct WeightGradientKernel<T = f32> {
     element: PhantomData<fn(T)>,
 }
 
-/// dw[k][o] (+)= sum over rows and pixels of x[pixel][k] * g[pixel][o].
+/// `dw[k][o] (+)=` sum over rows and pixels of `x[pixel][k] * g[pixel][o]`.
 pub struct WeightGradientCall<'a, T = f32> {
     /// Inputs, from the first pixel on.
     pub x: &'a [T],
@@ -166,7 +166,7 @@ pub struct StencilGradientKernel<T = f32> {
 pub struct StencilGradientCall<'a, T = f32> {
     /// The stencil; must be the kernel's.
     pub stencil: Stencil,
-    /// The input image [height][width][channels].
+    /// The input image, `[height][width][channels]`.
     pub x: &'a [T],
     /// The gradient of the output, same shape.
     pub g: &'a [T],

@@ -2,7 +2,7 @@
 
     python tests/golden/pytorch_losses.py > tests/golden/pytorch_losses.txt
 
-Needs numpy and torch 2. Weights, images and labels come from the generator SplitMix64, so that nothing but losses is committed. PyTorch computes in f64 here, so that only our own rounding shows.
+Needs numpy, safetensors and torch 2. Weights, images and labels come from the generator SplitMix64, so that nothing but losses is committed. PyTorch computes in f64 here, so that only our own rounding shows.
 """
 
 import sys
@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "interop" / "pytorch"))
-from leanresnet_torch import PRESETS, LeanResNet
+from leanresnet_torch import LeanResNet, Network
 
 STEPS, BATCHES, BATCH = 20, 4, 32
 # Rounding errors grow from step to step: at a rate of 0.05, PyTorch in f32 is off its own f64 losses by 2e-3 after 15 steps.
 LEARNING_RATE = 0.005
-CLASSES, SIDE = PRESETS["small"]["classes"], PRESETS["small"]["side"]
+CLASSES, SIDE = Network.preset("small").classes, Network.preset("small").input[1]
 CROSS = torch.tensor([[0.0, 1, 0], [1, 1, 1], [0, 1, 0]])
 
 
