@@ -55,6 +55,7 @@
 #define LEANRESNET_VERSION_MAJOR 0
 #define LEANRESNET_VERSION_MINOR 1
 #define LEANRESNET_VERSION_PATCH 0
+
 /** The defaults of leanresnet_session_options, which is below. */
 #define LEANRESNET_SESSION_OPTIONS_INIT {sizeof(leanresnet_session_options), 0, 0, 0, 0}
 

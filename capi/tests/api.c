@@ -13,7 +13,8 @@
 #include <string.h>
 
 #define IMAGES 5
-#define RUNS 20
+/* Of every batch, for each of two threads: few, because they run under valgrind too. */
+#define RUNS 2
 
 #define CHECK(condition)                                                     \
   do {                                                                       \

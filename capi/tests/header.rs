@@ -19,7 +19,7 @@ fn version_macros() -> String {
 fn generated() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut config = cbindgen::Config::from_file(folder.join("cbindgen.toml")).expect("cbindgen.toml is valid");
-    config.after_includes = Some(version_macros() + &config.after_includes.unwrap_or_default());
+    config.after_includes = Some(version_macros() + "\n" + &config.after_includes.unwrap_or_default());
     // Not `with_crate`, which asks cargo for the packages of all systems.
     let builder = cbindgen::Builder::new().with_src(folder.join("src/lib.rs"));
     let bindings = builder.with_config(config).generate().expect("the source parses");
