@@ -72,7 +72,7 @@ fn called(call: impl FnOnce(*mut ErrorText) -> Status) -> Result<(), Failure> {
         assert_eq!(text, "", "the reason of a success");
         return Ok(());
     }
-    assert!(!text.is_empty() && text.chars().next() != Some('A'), "a reason: {text}");
+    assert!(!text.is_empty() && !text.starts_with('A'), "a reason: {text}");
     Err((status, text))
 }
 

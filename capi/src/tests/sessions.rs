@@ -53,7 +53,7 @@ fn all_types_and_layouts_give_the_bits_of_the_rust_library() {
         for count in [1, 3, 5, 0] {
             let (bytes, expected) = (bytes(count), expected_logits(count));
             let numbers = normalised(&bytes);
-            let mut results = [const { Vec::new() }; 4].map(|_: Vec<f32>| vec![f32::NAN; count * CLASSES]);
+            let mut results: [_; 4] = std::array::from_fn(|_| vec![f32::NAN; count * CLASSES]);
             let [a, b, c, d] = &mut results;
             u8::run(&session, count, &bytes, LEANRESNET_LAYOUT_NCHW, a).unwrap();
             u8::run(&session, count, &channels_last(&bytes), LEANRESNET_LAYOUT_NHWC, b).unwrap();
