@@ -3,6 +3,7 @@
 //! The package's Python files give it its public names; `python/python/leanresnet/_native.pyi` has its types.
 
 mod arrays;
+mod configuration;
 mod dataset;
 mod error;
 mod model;

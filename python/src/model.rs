@@ -12,11 +12,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::arrays::{Batch, ImageArray, Layout};
+use crate::configuration::read_toml;
 use crate::error::{exception, type_error, value_error};
 use crate::pool::{OfProcess, pool};
 use crate::sessions::Sessions;
 use crate::signals::Signals;
-use crate::training::toml_text;
 
 /// The ending of the names of tensors that only files have: how many batches a norm has seen.
 const COUNTER: &str = ".num_batches_tracked";
@@ -260,7 +260,7 @@ fn load(path: &Path) -> leanresnet::Result<Model> {
 fn network(preset: Option<&str>, toml: Option<&Bound<'_, PyAny>>) -> PyResult<Network> {
     match (preset, toml) {
         (Some(preset), None) => Network::preset(preset).map_err(exception),
-        (None, Some(toml)) => Network::from_toml(&toml_text(toml)?).map_err(exception),
+        (None, Some(toml)) => read_toml(toml, Network::from_toml),
         (None, None) => Err(value_error("network", "preset or toml", "neither")),
         (Some(_), Some(_)) => Err(value_error("network", "preset or toml", "both")),
     }

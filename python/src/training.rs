@@ -8,9 +8,10 @@ use leanresnet::data::{Augmentation, Dataset, Split, open, split_validation};
 use leanresnet::train::{FitOptions, NetworkExecutor, RunFolder, Trainer, config_of_checkpoint};
 use leanresnet::{Model, Precision, RunConfig};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
-use pythonize::{depythonize, pythonize};
+use pyo3::types::PyDict;
+use pythonize::pythonize;
 
+use crate::configuration::{read_toml, toml_tables};
 use crate::dataset::PyDataset;
 use crate::error::exception;
 use crate::model::{PyModel, preprocess};
@@ -23,12 +24,7 @@ type Fitted<'py> = (PyModel, Vec<Bound<'py, PyDict>>);
 /// The tables of a configuration, a text or dicts.
 #[pyfunction]
 pub fn parse_toml<'py>(py: Python<'py>, toml: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let text = toml_text(toml)?;
-    match text.parse::<toml::Table>() {
-        Ok(tables) => Ok(pythonize(py, &tables)?),
-        // The library words the error, with its place.
-        Err(_) => Err(exception(RunConfig::from_toml(&text).map(drop).expect_err("text that no parser reads"))),
-    }
+    Ok(pythonize(py, &read_toml(toml, toml_tables)?)?)
 }
 
 /// The table of random changes to images from their spelling on the command line, such as "crop=4,flip".
@@ -57,7 +53,7 @@ pub fn fit<'py>(
     early_stop: Option<u64>,
     callback: Option<Py<PyAny>>,
 ) -> PyResult<Fitted<'py>> {
-    let config = RunConfig::from_toml(&toml_text(tables)?).map_err(exception)?;
+    let config = read_toml(tables, RunConfig::from_toml)?;
     let options = FitOptions::default().with_early_stop(early_stop).with_evaluate_every(evaluate_every.unwrap_or(1));
     let pool = pool(py, threads).map_err(exception)?;
     let init = init.map(|model| model.model().clone());
@@ -155,12 +151,4 @@ fn run<'py>(py: Python<'py>, mut trainer: Trainer, data: &Data, mut observer: Py
     }
     let history = trainer.history().iter().map(|epoch| metrics(py, epoch)).collect::<PyResult<_>>()?;
     Ok((PyModel::new(fitted.map_err(exception)?), history))
-}
-
-/// The text of a configuration: a text, or its tables as dicts.
-pub fn toml_text(toml: &Bound<'_, PyAny>) -> PyResult<String> {
-    match toml.cast::<PyString>() {
-        Ok(text) => text.extract(),
-        Err(_) => Ok(depythonize::<toml::Table>(toml)?.to_string()),
-    }
 }

@@ -294,7 +294,7 @@ X, Y = labelled(20, 1)
         ((), {"data": "imagenet"}, ValueError, "unknown data set"),
         ((X, Y), {"preset": "small"}, ValueError, "network; expected preset, or toml with a table"),
         ((X, Y), {"epochs": 0}, ValueError, "train.epochs; expected 1 to 10000, got 0"),
-        ((X, Y), {"epochs": "3"}, ValueError, "epochs"),
+        ((X, Y), {"epochs": "3"}, ValueError, "configuration, `epochs = \"3\"`; expected u64, got"),
         ((X, Y), {"optimizer": "lion"}, ValueError, "lion"),
         ((X, Y), {"schedule": "multistep"}, ValueError, "milestones"),
         ((X, Y), {"augment": "turn=3"}, ValueError, "augmentation; expected none, or a list"),

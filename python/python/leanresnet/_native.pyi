@@ -7,6 +7,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from leanresnet._training import Epoch
 
+__all__ = [
+    "DataError",
+    "Dataset",
+    "DivergedError",
+    "Model",
+    "ModelError",
+    "__version__",
+    "fit",
+    "parse_augmentation",
+    "parse_toml",
+    "resume",
+]
 __version__: Final[str]
 
 class ModelError(ValueError): ...
