@@ -94,7 +94,7 @@ def test_a_forked_child_can_predict(tiny):
     expected = bits(tiny.predict(batch, threads=2))
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
-    child = context.Process(target=lambda: queue.put(bits(tiny.predict(batch, threads=2))))
+    child = context.Process(target=lambda: queue.put(bits(tiny.predict(batch, threads=2))), daemon=True)
     child.start()
     child.join(60)
     assert child.exitcode == 0, "the child has not ended"
