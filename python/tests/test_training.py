@@ -255,6 +255,15 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(cifar10, tmp_path, na
     assert len(history) == 61 and not same_weights(longer, model)
 
 
+def test_ctrl_c_ends_an_epoch_at_the_next_step(tmp_path):
+    x, y = labelled(50_000, 1, side=32)
+    threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        leanresnet.fit(x, y, preset="base", epochs=1, batch=32, threads=1, out=tmp_path / "run")
+    assert leanresnet.load(tmp_path / "run").classes == 3
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == "", "an epoch of it would take a minute and a half"
+
+
 def test_a_run_folder_is_a_model(tmp_path):
     x, y = labelled(64, 1)
     model, _ = leanresnet.fit(x, y, toml=TINY, out=tmp_path / "run")
