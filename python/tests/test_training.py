@@ -256,7 +256,7 @@ def test_ctrl_c_saves_and_the_run_goes_on_to_the_same_bits(cifar10, tmp_path, na
 
 
 def test_ctrl_c_ends_an_epoch_at_the_next_step(tmp_path):
-    x, y = labelled(50_000, 1, side=32)
+    x, y = labelled(20_000, 1, side=32)
     threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         leanresnet.fit(x, y, preset="base", epochs=1, batch=32, threads=1, out=tmp_path / "run")
