@@ -12,10 +12,10 @@ const UNSAFE_ALLOWED: [&str; 5] = ["src/ffi", "src/kernel", "src/exec/shared.rs"
 
 /// Folders whose Rust files are modules. (The generator's files in `kernels` are partly included as text, where no attribute for a
 /// file is possible; they run in the build only.)
-const MODULE_FOLDERS: [&str; 4] = ["src", "cli", "capi", "fuzz"];
+const MODULE_FOLDERS: [&str; 5] = ["src", "cli", "capi", "python", "fuzz"];
 
 /// Folders whose files have at most [`MAX_LINES`].
-const SHORT_FILE_FOLDERS: [&str; 5] = ["src", "cli", "capi", "kernels", "fuzz"];
+const SHORT_FILE_FOLDERS: [&str; 6] = ["src", "cli", "capi", "python", "kernels", "fuzz"];
 
 /// A longer file is hard to read in one sitting and usually holds two subjects.
 const MAX_LINES: usize = 500;

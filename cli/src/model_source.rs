@@ -62,12 +62,11 @@ fn load_shipped(shipped: &'static ShippedModel) -> Result<LoadedModel, Failure> 
 
 fn load_from_run(path: &Path) -> Result<LoadedModel, Failure> {
     let run = RunFolder::open(path)?;
-    let candidates = [run.best_model(), run.last_model(), run.last_checkpoint()];
-    let Some(file) = candidates.iter().find(|file| file.exists()) else {
+    let Some(file) = run.model() else {
         let message =
             expected(path.display(), "a run folder, with best.safetensors, last.safetensors or last.ckpt", "none of them");
         return Err(Failure::data(message, "ls runs shows the runs that were made here; leanresnet train makes one"));
     };
-    let loaded = load(file)?;
+    let loaded = load(&file)?;
     Ok(LoadedModel { origin: Origin::Run(run), ..loaded })
 }

@@ -190,6 +190,26 @@ impl Session {
     /// [`Error::Shape`] if the images are not of the network's size; [`Error::Invalid`] for bytes if the model's
     /// [`Preprocess`] refuses them; [`Error::Panicked`] after a defect of this library.
     pub fn run(&mut self, images: Images<'_>) -> Result<Logits<'_>> {
+        let values = self.outputs(&images)?;
+        self.logits.resize(values, 0.0);
+        self.engine.run(images, &self.pool, &mut self.region, &mut self.logits)?;
+        Ok(Logits { values: &self.logits, classes: self.engine.classes() })
+    }
+
+    /// [`Session::run`] that writes the outputs, [images, classes], to memory of the caller.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`], and [`Error::Shape`] if `logits` has another length.
+    pub fn run_into(&mut self, images: Images<'_>, logits: &mut [f32]) -> Result<()> {
+        let values = self.outputs(&images)?;
+        if logits.len() != values {
+            return Err(Error::shape("logits", format!("{values} values"), format!("{} values", logits.len())));
+        }
+        self.engine.run(images, &self.pool, &mut self.region, logits)
+    }
+
+    /// The number of outputs for images that the model takes.
+    fn outputs(&self, images: &Images<'_>) -> Result<usize> {
         let [count, channels, height, width] = images.shape();
         if [channels, height, width] != self.engine.input() {
             let [c, h, w] = self.engine.input();
@@ -198,10 +218,7 @@ impl Session {
         if images.are_bytes() {
             self.preprocess.check_bytes()?;
         }
-        let classes = self.engine.classes();
-        self.logits.resize(count * classes, 0.0);
-        self.engine.run(images, &self.pool, &mut self.region, &mut self.logits)?;
-        Ok(Logits { values: &self.logits, classes })
+        Ok(count * self.engine.classes())
     }
 
     /// Bytes of memory that runs work in, without the weights.

@@ -189,6 +189,10 @@ impl Run<'_> {
                 return Ok(reason);
             }
             self.end_epoch(&before)?;
+            let reason = self.observer.should_stop().filter(|_| self.trainer.progress.epoch < epochs);
+            if let Some(reason) = reason {
+                return Ok(reason);
+            }
         }
         Ok(StopReason::Finished)
     }

@@ -71,6 +71,11 @@ impl RunFolder {
         self.path.join("best.safetensors")
     }
 
+    /// The file that holds the model of this run: the best one, else the last one, else the last checkpoint; nothing if there is none yet.
+    pub fn model(&self) -> Option<PathBuf> {
+        [self.best_model(), self.last_model(), self.last_checkpoint()].into_iter().find(|path| path.exists())
+    }
+
     /// The newest state of the whole training.
     pub fn last_checkpoint(&self) -> PathBuf {
         self.path.join("last.ckpt")
@@ -95,6 +100,11 @@ mod tests {
         assert!(matches!(RunFolder::create(&path), Err(Error::Exists { .. })));
         assert_eq!(RunFolder::open(&path).unwrap(), folder);
         assert_eq!(folder.last_checkpoint(), path.join("last.ckpt"));
+        assert_eq!(folder.model(), None);
+        for file in [folder.last_checkpoint(), folder.last_model(), folder.best_model()] {
+            std::fs::write(&file, "").unwrap();
+            assert_eq!(folder.model(), Some(file));
+        }
         std::fs::write(folder.config(), "").unwrap();
         assert!(matches!(RunFolder::open(folder.config()), Err(Error::Io { .. })));
     }

@@ -78,8 +78,8 @@ pub trait Observer {
         let _ = message;
     }
 
-    /// Asked after every step: a reason stops the run there. The step's results are kept and a checkpoint is written, so that the run
-    /// can be resumed without a trace.
+    /// Asked after every step, and once more after every epoch when [`on_epoch`](Self::on_epoch) has been called: a reason stops the run
+    /// there. The step's results are kept and a checkpoint is written, so that the run can be resumed without a trace.
     fn should_stop(&mut self) -> Option<StopReason> {
         None
     }

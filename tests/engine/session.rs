@@ -165,6 +165,9 @@ fn wrong_shapes_and_options_are_errors() {
     assert!(matches!(error, Error::Shape { .. }));
     let error = session.run(Images::nhwc_f32(&images, [18, 1, 9, 7]).unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "shape of images; expected 3 x 9 x 7 each, got 1 x 9 x 7");
+    let error = session.run_into(Images::nhwc_f32(&images, [6, 3, 9, 7]).unwrap(), &mut [0.0; 41]).unwrap_err();
+    assert_eq!(error.to_string(), "shape of logits; expected 42 values, got 41 values");
+    assert!(session.run(Images::nhwc_f32(&[], [usize::MAX, 0, 9, 7]).unwrap()).is_err());
     let error = Session::builder(&model).max_batch(0).build().map(drop).unwrap_err();
     assert_eq!(error.to_string(), "max_batch; expected at least 1, got 0");
     if let Some(missing) = Isa::ALL.into_iter().find(|isa| !isa.is_available()) {
@@ -173,6 +176,15 @@ fn wrong_shapes_and_options_are_errors() {
     }
     // The session still works.
     assert_eq!(run(&mut session, model.network().unwrap(), &images).len(), 6 * 7);
+}
+
+#[test]
+fn outputs_can_go_to_memory_of_the_caller() {
+    let (model, images) = small();
+    let mut session = build(&model, Isa::active().unwrap(), &Pool::inline(), 4);
+    let mut logits = vec![f32::NAN; 6 * 7];
+    session.run_into(Images::nhwc_f32(&images, [6, 3, 9, 7]).unwrap(), &mut logits).unwrap();
+    assert_eq!(logits, run(&mut session, model.network().unwrap(), &images));
 }
 
 /// Fails, instead of hanging, if `work` does not end.

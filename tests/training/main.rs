@@ -227,6 +227,41 @@ fn a_resumed_run_equals_one_that_never_stopped() {
     }
 }
 
+/// Stops when the second epoch has ended.
+struct StopAfterSecondEpoch {
+    epochs: u64,
+}
+
+impl Observer for StopAfterSecondEpoch {
+    fn on_epoch(&mut self, report: &EpochReport<'_>) {
+        self.epochs = report.metrics.epoch;
+    }
+
+    fn should_stop(&mut self) -> Option<StopReason> {
+        (self.epochs == 2).then_some(StopReason::Interrupted)
+    }
+}
+
+#[test]
+fn a_run_that_is_stopped_at_the_end_of_an_epoch_has_not_begun_the_next() {
+    let (_parent, folder) = temporary();
+    fs::create_dir_all(&folder).unwrap();
+    let mut stopped = trainer(&config()).in_folder(RunFolder::open(&folder).unwrap());
+    let report = stopped.fit(&images(IMAGES, 1), None, &mut StopAfterSecondEpoch { epochs: 0 }).unwrap();
+    assert_eq!((report.stopped, report.epochs, report.steps), (StopReason::Interrupted, 2, 2 * STEPS));
+    // The last epoch is the end of the run, whatever the observer says then.
+    let mut whole = trainer(&config().with_train(config().train.with_epochs(2)));
+    let report = whole.fit(&images(IMAGES, 1), None, &mut StopAfterSecondEpoch { epochs: 0 }).unwrap();
+    assert_eq!((report.stopped, report.epochs), (StopReason::Finished, 2));
+    // The run goes on as if it had not stopped.
+    let mut resumed = trainer(&config());
+    resumed.resume(&folder, &mut Silent).unwrap();
+    resumed.fit(&images(IMAGES, 1), None, &mut Silent).unwrap();
+    let mut unstopped = trainer(&config());
+    unstopped.fit(&images(IMAGES, 1), None, &mut Silent).unwrap();
+    assert!(state(&resumed) == state(&unstopped));
+}
+
 #[test]
 fn a_damaged_checkpoint_is_said_and_the_one_before_continues_exactly() {
     let (_parent, folder) = temporary();

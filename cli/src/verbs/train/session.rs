@@ -129,7 +129,6 @@ impl TrainingSession<'_> {
 
     /// The best model, else the last, else the last checkpoint.
     fn model_path(&self) -> PathBuf {
-        let candidates = [self.folder.best_model(), self.folder.last_model()];
-        candidates.into_iter().find(|path| path.exists()).unwrap_or_else(|| self.folder.last_checkpoint())
+        self.folder.model().unwrap_or_else(|| self.folder.last_checkpoint())
     }
 }
