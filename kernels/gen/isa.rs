@@ -52,6 +52,10 @@ pub struct Isa {
     pub products: Products,
 }
 
+/// Before registers are given out, gcc 12 would move the loads of a step before its first product, put accumulators on the stack for them,
+/// and bring products of the same sum together, each of which waits for the one before.
+const NEON_TUNING: &[&str] = &["-fno-schedule-insns"];
+
 /// AVX-512 with dot products of bf16: of its own tier, and of the vectors beside tiles.
 const AVX512_BF16_FLAGS: &[&str] =
     &["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx512bf16", "-mavx2", "-mfma", "-mprefer-vector-width=512"];
@@ -66,7 +70,7 @@ pub const ISAS: &[Isa] = &[
         lanes: 4,
         registers: 32,
         flags: &[],
-        tuning: &[],
+        tuning: NEON_TUNING,
         features: &["neon"],
         permission: None,
         dtype: "f32",
@@ -79,8 +83,7 @@ pub const ISAS: &[Isa] = &[
         lanes: 4,
         registers: 32,
         flags: &["-march=armv8.2-a+bf16"],
-        // gcc 12 would load all weights of a step before the first product, and put accumulators on the stack for them.
-        tuning: &["-fno-schedule-insns"],
+        tuning: NEON_TUNING,
         features: &["neon", "bf16"],
         permission: None,
         dtype: "bf16",

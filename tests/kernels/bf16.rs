@@ -124,7 +124,7 @@ fn problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
             Convolution::grouped(stencil, (1, stride), (h, w, [32, 64, 96][index % 3]), finish, fill, seed)
         } else {
             let geometry = [(1, 1), (3, 1), (1, 2), (3, 2), (7, 4)][index % 5];
-            let inputs = [2, 4, 6, 32, 34][index / 2 % 5].next_multiple_of(bf16::INPUTS_TOGETHER);
+            let inputs = [2_usize, 4, 6, 32, 34][index / 2 % 5].next_multiple_of(bf16::INPUTS_TOGETHER);
             let channels = (inputs, [32, 64, 96][index % 3]);
             Convolution::dense(geometry, (h, w), channels, finish, fill, seed)
         };
