@@ -164,8 +164,8 @@ fn functions(text: &str) -> Vec<Disassembled> {
     all
 }
 
-/// The innermost loops: from the target of a conditional jump backwards to the jump, with no other loop inside. An unconditional one
-/// is the way back from code that a compiler moved out of the way.
+/// The innermost loops: from the target of a conditional jump backwards to the jump, with no other loop inside. An unconditional one, or
+/// one over a return, is the way back from code that a compiler moved out of the way.
 fn innermost_loops(function: &Disassembled) -> Vec<&[(u64, String)]> {
     let jumps = |word: &str| {
         if cfg!(target_arch = "aarch64") {
@@ -183,8 +183,10 @@ fn innermost_loops(function: &Disassembled) -> Vec<&[(u64, String)]> {
     };
     let index = |address: u64| function.instructions.iter().position(|(other, _)| *other == address);
     let jumps = function.instructions.iter().enumerate();
+    let returns = |body: &[(u64, String)]| body.iter().any(|(_, instruction)| instruction.starts_with("ret"));
     let loops: Vec<(usize, usize)> = jumps
         .filter_map(|(end, (address, instruction))| Some((index(target(instruction).filter(|to| to <= address)?)?, end)))
+        .filter(|(start, end)| !returns(&function.instructions[*start..=*end]))
         .collect();
     let contains = |outer: &(usize, usize), inner: &(usize, usize)| outer != inner && outer.0 <= inner.0 && inner.1 <= outer.1;
     let innermost = loops.iter().filter(|outer| !loops.iter().any(|inner| contains(outer, inner)));
