@@ -132,6 +132,7 @@ pub const ROWS: &[Row] = registry! {
     }
     bf16 {
         "avx512bf16", 16, (12, 32), (14, 32);
+        "neonbf16", 4, (6, 16), (6, 16);
     }
     tile_units {
         "amx", (32, 32);

@@ -15,6 +15,8 @@ pub enum Isa {
     Portable,
     /// 128-bit vectors of aarch64.
     Neon,
+    /// [`Isa::Neon`] with products of blocks of bf16 (`FEAT_BF16`): in f32 the same kernels. Of use to the feature `bf16` alone.
+    NeonBf16,
     /// 256-bit vectors with fused multiply-add of x86-64.
     Avx2,
     /// 512-bit vectors of x86-64 (F, VL, BW, DQ).
@@ -27,13 +29,14 @@ pub enum Isa {
 
 impl Isa {
     /// Every tier, portable first.
-    pub const ALL: [Isa; 6] = [Isa::Portable, Isa::Neon, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
+    pub const ALL: [Isa; 7] = [Isa::Portable, Isa::Neon, Isa::NeonBf16, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
 
     /// The word used in kernel names, in `LEANRESNET_ISA` and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
             Isa::Neon => "neon",
+            Isa::NeonBf16 => "neonbf16",
             Isa::Avx2 => "avx2",
             Isa::Avx512 => "avx512",
             Isa::Avx512Bf16 => "avx512bf16",
@@ -52,6 +55,7 @@ impl Isa {
         match self {
             Isa::Portable => &[Isa::Portable],
             Isa::Neon => &[Isa::Neon],
+            Isa::NeonBf16 => &[Isa::Neon, Isa::NeonBf16],
             Isa::Avx2 => &[Isa::Avx2],
             Isa::Avx512 => &[Isa::Avx512],
             Isa::Avx512Bf16 => &[Isa::Avx512, Isa::Avx512Bf16],

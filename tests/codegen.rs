@@ -76,7 +76,7 @@ fn the_registry_is_valid_and_without_duplicates() {
 #[test]
 fn every_instruction_set_has_every_operator() {
     for isa in isa::ISAS {
-        let dtype = if isa.base.is_none() { "f32" } else { "bf16" };
+        let dtype = isa.dtype;
         // In bf16 there are the operators of inference.
         for (op, _) in OPS.iter().filter(|(op, _)| dtype == "f32" || ["fused", "dense"].contains(op)) {
             let rows: Vec<&Row> =
@@ -115,6 +115,9 @@ fn rows_that_cannot_work_are_refused_by_name() {
         (Row { isa: "neon", tile: (11, 8), ..dense }, "needs 35 registers of 32"),
         (Row { dtype: "f64", ..dense }, "unknown type"),
         (Row { tile: (12, 16), ..bf16 }, "whole panels"),
+        (Row { isa: "neonbf16", tile: (5, 16), ..bf16 }, "two rows"),
+        (Row { isa: "neonbf16", tile: (16, 4), ..bf16 }, "as many vectors of even channels"),
+        (Row { isa: "neonbf16", tile: (4, 32), ..bf16 }, "needs 36 registers of 32"),
         (Row { op: "grouped", spatial: None, ..bf16 }, "of f32 alone"),
         (Row { op: "momentum", spatial: None, ..bf16 }, "of f32 alone"),
         (Row { isa: "avx512", ..bf16 }, "lower precision"),

@@ -94,14 +94,11 @@ fn archives() -> Vec<(Isa, PathBuf)> {
     Isa::ALL.into_iter().filter(|isa| is_native(isa) && compiled().any(|(tier, _)| tier == *isa)).map(path).collect()
 }
 
-/// What a tool says about an archive; `None` where there is no such tool (or no Unix archive).
+/// What a tool of the GNU binutils says about an archive; `None` where there is no such tool (or no Unix archive). That of aarch64 goes by its
+/// full name, since the tests may run under emulation.
 fn output_of(tool: &str, arguments: &[&str], archive: &Path) -> Option<String> {
-    let output = Command::new(tool)
-        .args(arguments)
-        .arg(archive)
-        .output()
-        .ok()
-        .filter(|_| cfg!(all(target_os = "linux", target_arch = "x86_64")))?;
+    let tool = if cfg!(target_arch = "aarch64") { format!("aarch64-linux-gnu-{tool}") } else { tool.to_string() };
+    let output = Command::new(&tool).args(arguments).arg(archive).output().ok().filter(|_| cfg!(target_os = "linux"))?;
     assert!(output.status.success(), "{tool} {}: {}", archive.display(), String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -167,22 +164,45 @@ fn functions(text: &str) -> Vec<Disassembled> {
     all
 }
 
-/// The innermost loops: from the target of a conditional jump backwards to the jump, with no other loop inside. An unconditional one
-/// is the way back from code that a compiler moved out of the way.
+/// The innermost loops: from the target of a conditional jump backwards to the jump, with no other loop inside. An unconditional one, or
+/// one over a return, is the way back from code that a compiler moved out of the way.
 fn innermost_loops(function: &Disassembled) -> Vec<&[(u64, String)]> {
+    let jumps = |word: &str| {
+        if cfg!(target_arch = "aarch64") {
+            ["b.", "cbz", "cbnz", "tbz", "tbnz"].iter().any(|jump| word.starts_with(jump))
+        } else {
+            word.starts_with('j') && word != "jmp"
+        }
+    };
+    // The target is the last operand, before its name in angle brackets.
     let target = |instruction: &str| {
+        let (instruction, _) = instruction.split_once(" <")?;
         let mut words = instruction.split_whitespace();
-        words.next().filter(|word| word.starts_with('j') && *word != "jmp")?;
-        u64::from_str_radix(words.next()?, 16).ok()
+        words.next().filter(|word| jumps(word))?;
+        u64::from_str_radix(words.next_back()?, 16).ok()
     };
     let index = |address: u64| function.instructions.iter().position(|(other, _)| *other == address);
     let jumps = function.instructions.iter().enumerate();
+    let returns = |body: &[(u64, String)]| body.iter().any(|(_, instruction)| instruction.starts_with("ret"));
     let loops: Vec<(usize, usize)> = jumps
         .filter_map(|(end, (address, instruction))| Some((index(target(instruction).filter(|to| to <= address)?)?, end)))
+        .filter(|(start, end)| !returns(&function.instructions[*start..=*end]))
         .collect();
     let contains = |outer: &(usize, usize), inner: &(usize, usize)| outer != inner && outer.0 <= inner.0 && inner.1 <= outer.1;
     let innermost = loops.iter().filter(|outer| !loops.iter().any(|inner| contains(outer, inner)));
     innermost.map(|(start, end)| &function.instructions[*start..=*end]).collect()
+}
+
+/// Whether an instruction moves a vector to or from the stack. Not meant: `vmovq` and registers `d`, eight bytes, which are integers that the
+/// compiler keeps in vector registers for want of others.
+fn is_spill(instruction: &str) -> bool {
+    if cfg!(target_arch = "aarch64") {
+        let moves = |word: &str| instruction.strip_prefix(word).is_some_and(|operands| operands.trim_start().starts_with('q'));
+        ["ldr", "str", "ldp", "stp", "ldur", "stur"].into_iter().any(moves) && instruction.contains("[sp")
+    } else {
+        let is_vector = instruction.starts_with('v') && !instruction.starts_with("vmovq ");
+        is_vector && (instruction.contains("(%rsp") || instruction.contains("(%rbp"))
+    }
 }
 
 /// Accumulators that a compiler moves between registers and the stack cost more than what they are there to save.
@@ -194,14 +214,11 @@ fn no_vector_goes_through_the_stack_in_an_inner_loop() {
         let mut loops_with_multiply_adds = 0;
         for function in &functions {
             for body in innermost_loops(function) {
-                let multiplies = |text: &str| text.starts_with("vfmadd") || text.starts_with("vdpbf16ps");
+                let multiplies = |text: &str| ["vfmadd", "vdpbf16ps", "fmla", "bfmmla"].iter().any(|word| text.starts_with(word));
                 if !body.iter().any(|(_, instruction)| multiplies(instruction)) {
                     continue;
                 }
                 loops_with_multiply_adds += 1;
-                // `vmovq` moves eight bytes: an integer that the compiler keeps in a vector register for want of others.
-                let is_vector = |text: &str| text.starts_with('v') && !text.starts_with("vmovq ");
-                let is_spill = |text: &str| is_vector(text) && (text.contains("(%rsp") || text.contains("(%rbp"));
                 let spills: Vec<&str> = body.iter().map(|(_, text)| &text[..]).filter(|text| is_spill(text)).collect();
                 assert!(spills.is_empty(), "{isa}: {} of {} instructions: {spills:#?}", function.name, body.len());
             }
@@ -209,10 +226,29 @@ fn no_vector_goes_through_the_stack_in_an_inner_loop() {
         // Every size of a tile, whole and (in f32) masked, of every convolution: the text was understood.
         let least = match isa {
             Isa::Amx => 6,
+            // Tiles have one to six pixels.
+            Isa::NeonBf16 => 40,
             _ if isa.base() == isa => 100,
             _ => 60,
         };
         assert!(loops_with_multiply_adds >= least, "{isa}: {loops_with_multiply_adds} loops");
+    }
+}
+
+/// What the instruction set of bf16 is there for, in every kernel that sums over inputs or pixels: enough for one full tile at least.
+#[test]
+fn kernels_of_blocks_multiply_blocks() {
+    let Some((_, archive)) = archives().into_iter().find(|(isa, _)| *isa == Isa::NeonBf16) else { return };
+    let Some(text) = output_of("objdump", &["-d", "--no-show-raw-insn"], &archive) else { return };
+    let functions = functions(&text);
+    for kernel in ["fused", "dense", "weightgradient"].map(|op| format!("lean_{op}_bf16_neonbf16_")) {
+        let tiles: Vec<_> =
+            functions.iter().filter(|function| function.name.contains(&kernel) && function.name.ends_with(" tile_6")).collect();
+        assert_eq!(tiles.len(), if kernel.contains("fused") { 6 } else { 1 }, "{kernel}");
+        for tile in tiles {
+            let count = |word: &str| tile.instructions.iter().filter(|(_, text)| text.starts_with(word)).count();
+            assert_eq!((count("bfmmla"), count("bfdot")), (24, 0), "{}", tile.name);
+        }
     }
 }
 

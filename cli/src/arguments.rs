@@ -63,7 +63,7 @@ pub struct GlobalOptions {
     /// Number of threads, 0 for as many as there are cores; a list for bench [env: LEANRESNET_NUM_THREADS]
     #[arg(long, global = true, value_name = "N", value_delimiter = ',', help_heading = "Global options")]
     pub threads: Vec<usize>,
-    /// Instruction set: portable, avx2, avx512 or neon; a list for bench [env: LEANRESNET_ISA] [default: the best]
+    /// Instruction set: portable, neon, neonbf16, avx2, avx512, avx512bf16 or amx; a list for bench [env: LEANRESNET_ISA] [default: the best]
     #[arg(long, global = true, value_name = "TIER", value_delimiter = ',', help_heading = "Global options")]
     pub isa: Vec<String>,
     /// How progress is shown; auto is a bar on a terminal and plain lines elsewhere

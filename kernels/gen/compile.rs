@@ -1,6 +1,6 @@
 // Compiles the rendered units, one `cc::Build` per instruction set, so that no flag reaches another one's objects.
 
-use super::generator::isa::{ISAS, Isa};
+use super::generator::isa::{ISAS, Isa, Products};
 use super::generator::registry::{ROWS, Row};
 use super::generator::{name, template, validate};
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ pub fn compile(target: &Target) -> Result<(Vec<Row>, Vec<String>), String> {
     refuse_fast_math()?;
     let mut compiled = Vec::new();
     let mut failures = Vec::new();
-    for isa in ISAS.iter().filter(|isa| isa.arch == target.arch && (isa.base.is_none() || target.bf16)) {
+    for isa in ISAS.iter().filter(|isa| isa.arch == target.arch && (isa.dtype == "f32" || target.bf16)) {
         let rows: Vec<Row> = ROWS.iter().filter(|row| row.isa == isa.name && (row.ship || target.all_kernels)).copied().collect();
         match compile_isa(target, isa, &rows) {
             // Whoever compiled an instruction set emits its cfg and its rows, and nobody else does.
@@ -50,7 +50,10 @@ fn compile_isa(target: &Target, isa: &Isa, rows: &[Row]) -> Result<(), String> {
     for flag in isa.flags {
         build.flag(flag);
     }
-    if isa.tile_unit && target.tile_model {
+    for flag in isa.tuning {
+        build.flag_if_supported(flag);
+    }
+    if isa.products == Products::Tile && target.tile_model {
         build.define("LEAN_TILE_MODEL", None);
     }
     let folder = target.out.join(isa.name);

@@ -1,5 +1,30 @@
 // The table of instruction sets: one row says how to compile for it, how to detect it and what its registers are.
 
+/// What one instruction of a convolution's sum over inputs multiplies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Products {
+    /// An input, or a pair of inputs, in all lanes by a vector of channels.
+    Broadcast,
+    /// One lane of a vector of inputs by a vector of channels: no broadcasts needed.
+    Lane,
+    /// Four inputs of two pixels by four inputs of two channels.
+    Block,
+    /// Tiles of 16 rows of 64 bytes, outside of the vector registers.
+    Tile,
+}
+
+impl Products {
+    /// The word that templates compare with.
+    pub fn word(self) -> &'static str {
+        match self {
+            Products::Broadcast => "broadcast",
+            Products::Lane => "lane",
+            Products::Block => "block",
+            Products::Tile => "tile",
+        }
+    }
+}
+
 /// One instruction set with generated kernels.
 pub struct Isa {
     /// The word used in kernel names, file names and `LEANRESNET_ISA`.
@@ -14,17 +39,22 @@ pub struct Isa {
     pub registers: usize,
     /// Flags for gcc and clang. Explicit, so that no flag of the build machine leaks in.
     pub flags: &'static [&'static str],
-    /// What the processor must report, in the words of `is_x86_feature_detected!` (which also asks the operating system).
+    /// Flags for the compilers that know them.
+    pub tuning: &'static [&'static str],
+    /// What the processor must report, in the words of `is_x86_feature_detected!` (which also asks the operating system) and
+    /// `is_aarch64_feature_detected!`.
     pub features: &'static [&'static str],
     /// What else `src/ffi` must allow: a function there without arguments.
     pub permission: Option<&'static str>,
-    /// For a tier that only adds kernels of lower precision to those of another one: that one.
-    pub base: Option<&'static str>,
-    /// True if convolutions run on a unit that multiplies tiles of 16 x 64 bytes, outside of the vector registers.
-    pub tile_unit: bool,
-    /// True if a multiplication can take one lane of a register as its factor (no broadcasts needed).
-    pub lane_fma: bool,
+    /// The type of its kernels: f32, or bf16 of tiers that only add to another one (`Isa::layers` of the library says to which).
+    pub dtype: &'static str,
+    /// How convolutions multiply.
+    pub products: Products,
 }
+
+/// Before registers are given out, gcc 12 would move the loads of a step before its first product, put accumulators on the stack for them,
+/// and bring products of the same sum together, each of which waits for the one before.
+const NEON_TUNING: &[&str] = &["-fno-schedule-insns"];
 
 /// AVX-512 with dot products of bf16: of its own tier, and of the vectors beside tiles.
 const AVX512_BF16_FLAGS: &[&str] =
@@ -40,11 +70,24 @@ pub const ISAS: &[Isa] = &[
         lanes: 4,
         registers: 32,
         flags: &[],
+        tuning: NEON_TUNING,
         features: &["neon"],
         permission: None,
-        base: None,
-        tile_unit: false,
-        lane_fma: true,
+        dtype: "f32",
+        products: Products::Lane,
+    },
+    Isa {
+        name: "neonbf16",
+        arch: "aarch64",
+        variant: "NeonBf16",
+        lanes: 4,
+        registers: 32,
+        flags: &["-march=armv8.2-a+bf16"],
+        tuning: NEON_TUNING,
+        features: &["neon", "bf16"],
+        permission: None,
+        dtype: "bf16",
+        products: Products::Block,
     },
     Isa {
         name: "avx2",
@@ -53,11 +96,11 @@ pub const ISAS: &[Isa] = &[
         lanes: 8,
         registers: 16,
         flags: &["-mavx2", "-mfma"],
+        tuning: &[],
         features: &["avx2", "fma"],
         permission: None,
-        base: None,
-        tile_unit: false,
-        lane_fma: false,
+        dtype: "f32",
+        products: Products::Broadcast,
     },
     Isa {
         name: "avx512",
@@ -66,11 +109,11 @@ pub const ISAS: &[Isa] = &[
         lanes: 16,
         registers: 32,
         flags: &["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
+        tuning: &[],
         features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"],
         permission: None,
-        base: None,
-        tile_unit: false,
-        lane_fma: false,
+        dtype: "f32",
+        products: Products::Broadcast,
     },
     Isa {
         name: "avx512bf16",
@@ -79,11 +122,11 @@ pub const ISAS: &[Isa] = &[
         lanes: 16,
         registers: 32,
         flags: AVX512_BF16_FLAGS,
+        tuning: &[],
         features: AVX512_BF16_FEATURES,
         permission: None,
-        base: Some("avx512"),
-        tile_unit: false,
-        lane_fma: false,
+        dtype: "bf16",
+        products: Products::Broadcast,
     },
     Isa {
         name: "amx",
@@ -92,11 +135,11 @@ pub const ISAS: &[Isa] = &[
         lanes: 16,
         registers: 32,
         flags: AVX512_BF16_FLAGS,
+        tuning: &[],
         features: AVX512_BF16_FEATURES,
         permission: Some("tiles::are_permitted"),
-        base: Some("avx512bf16"),
-        tile_unit: true,
-        lane_fma: false,
+        dtype: "bf16",
+        products: Products::Tile,
     },
 ];
 

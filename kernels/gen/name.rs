@@ -10,6 +10,7 @@
 //
 // File = symbol = row = test = bench id; the linker's symbol also carries the crate's version.
 
+use super::isa;
 use super::registry::Row;
 
 /// Every operator with its template's file.
@@ -40,7 +41,7 @@ pub const DTYPES: &[&str] = &["f32", "bf16"];
 /// The file of a row's template.
 pub fn template(row: &Row) -> Option<&'static str> {
     let (_, file) = OPS.iter().find(|(op, _)| *op == row.op)?;
-    let has_tiles = super::isa::isa(row.isa).is_some_and(|isa| isa.tile_unit);
+    let has_tiles = isa::isa(row.isa).is_some_and(|isa| isa.products == isa::Products::Tile);
     Some(match (row.dtype, *file) {
         ("bf16", "conv.c.in") if has_tiles => "convtiles.c.in",
         ("bf16", "conv.c.in") => "convbf16.c.in",
@@ -88,7 +89,7 @@ pub fn parse(name: &str) -> Option<Fields<'_>> {
         return None;
     }
     let isa = next()?;
-    super::isa::isa(isa)?;
+    isa::isa(isa)?;
     let mut word = next()?;
     let mut spatial = None;
     if super::template::STENCILS.iter().any(|(stencil, _)| *stencil == word) {

@@ -136,7 +136,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 symbol => symbol(row, version),
                 op => row.op,
                 dtype => row.dtype,
-                isa => context! { name => isa.name, lane_fma => isa.lane_fma, registers => isa.registers },
+                isa => context! { name => isa.name, products => isa.products.word(), registers => isa.registers },
                 spatial => row.spatial.unwrap_or(""),
                 taps => taps(row),
                 tile_sizes => tile_sizes(rows),

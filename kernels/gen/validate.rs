@@ -1,5 +1,6 @@
 // What a row must satisfy before anything is rendered from it.
 
+use super::isa::Products;
 use super::registry::Row;
 use super::{isa, name, template};
 
@@ -29,10 +30,10 @@ fn check(row: &Row) -> Result<(), String> {
     if row.dtype != "f32" && matches!(row.op, "grouped" | "accumulate" | "momentum" | "peak") {
         return Err("an operator of f32 alone".into());
     }
-    if row.dtype != "f32" && is_tiled && row.tile.1 != PANEL {
-        return Err("tiles of bf16 have whole panels".into());
+    if row.dtype != "f32" && is_tiled && isa.products == Products::Broadcast && row.tile.1 != PANEL {
+        return Err("tiles of dot products of two have whole panels".into());
     }
-    if (row.dtype == "f32") != isa.base.is_none() {
+    if row.dtype != isa.dtype {
         return Err("tiers of lower precision have kernels of that precision, and no others do".into());
     }
     let specialised = matches!(row.op, "fused" | "stencilgradient");
@@ -43,7 +44,7 @@ fn check(row: &Row) -> Result<(), String> {
         _ => {}
     }
     let (rows, columns) = row.tile;
-    if isa.tile_unit {
+    if isa.products == Products::Tile {
         if template != "convtiles.c.in" {
             return Err("the tile unit runs convolutions only".into());
         }
@@ -57,12 +58,20 @@ fn check(row: &Row) -> Result<(), String> {
         if !columns.is_multiple_of(isa.lanes) || !PANEL.is_multiple_of(columns) {
             return Err(format!("columns must be a multiple of {} lanes that divides a panel of {PANEL}", isa.lanes));
         }
-        // Accumulators, one row of weights, and one operand: a broadcast, or a quad of x per pixel where lanes are multiplied.
         let vectors = columns / isa.lanes;
-        let operands = if isa.lane_fma && template == "conv.c.in" { rows } else { 1 };
+        if isa.products == Products::Block && !(rows.is_multiple_of(2) && vectors.is_multiple_of(2)) {
+            return Err("blocks are of two rows, and tiles of as many vectors of even channels as of odd ones".into());
+        }
+        // Accumulators, and the operands: one row of weights and a broadcast, or a quad of x per pixel where lanes are multiplied; pairs of
+        // rows and the weights of a vector where blocks are.
+        let operands = match isa.products {
+            Products::Block => rows / 2 + 2,
+            Products::Lane if template == "conv.c.in" => rows + vectors,
+            _ => 1 + vectors,
+        };
         // The order of lanes in which a grouped tap is read.
         let order = usize::from(row.op == "grouped");
-        let needed = rows * vectors + vectors + operands + order;
+        let needed = rows * vectors + operands + order;
         if needed > isa.registers {
             return Err(format!("needs {needed} registers of {}", isa.registers));
         }

@@ -15,9 +15,10 @@
  * any address will do.
  *
  * Steps and extents count elements, not bytes: f32, or bf16 where `void` is written and the kernel's name says so. bf16 kernels take
- * multiples of 32 channels; convolutions of bf16 take even lengths of a kernel's row, and never start from the output. Their matrix holds the rows of a panel
- * in pairs, [panel][k / 2][channel in the order][k % 2]; the order of channels, also in stencil, bias, scale and shift, is all even
- * channels of the panel, then all odd ones.
+ * multiples of 32 channels, and kernel rows, as convolutions and in gradients, whose lengths are multiples of n = 2, or on aarch64 of n = 4.
+ * Convolutions of bf16 never start from the output. Their matrix holds the rows of a panel in groups of n,
+ * [panel][k / n][channel in the order][k % n]; the order of channels, also in stencil, bias, scale and shift, is all even channels of the
+ * panel, then all odd ones.
  */
 #ifndef LEAN_ABI_H
 #define LEAN_ABI_H

@@ -50,7 +50,8 @@ impl Element for f32 {
 
 #[cfg(feature = "bf16")]
 impl Element for half::bf16 {
-    const INPUTS_TOGETHER: usize = 2;
+    // Pairs for dot products of two; fours for products of blocks of 2 x 4 by 4 x 2, which aarch64 has.
+    const INPUTS_TOGETHER: usize = if cfg!(target_arch = "aarch64") { 4 } else { 2 };
     const CHANNELS_TOGETHER: usize = crate::conv::pack::PANEL;
 
     // As the type's own conversions, but without a branch: compilers make vectors of it.

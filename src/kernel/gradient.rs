@@ -106,8 +106,9 @@ impl<T: Element> WeightGradientKernel<T> {
     /// Runs the call.
     ///
     /// # Panics
-    /// If an extent leaves its slice: a defect of the caller in this crate. Also if the channels are not what the type's kernels take.
+    /// If an extent leaves its slice: a defect of the caller in this crate. Also if inputs or channels are not what the type's kernels take.
     pub fn run(&self, call: &mut WeightGradientCall<'_, T>) {
+        assert!(call.k.is_multiple_of(T::INPUTS_TOGETHER), "{} inputs", call.k);
         assert!(call.channels.is_multiple_of(T::CHANNELS_TOGETHER), "{} channels", call.channels);
         assert!(extent(call.rows, call.x_row, call.pixels, call.x_step, call.k) <= call.x.len(), "x is too short");
         assert!(extent(call.rows, call.g_row, call.pixels, call.g_step, call.channels) <= call.g.len(), "g is too short");

@@ -5,7 +5,11 @@ use half::bf16;
 
 use crate::conv::pack::{PANEL, place};
 use crate::kernel::conv::ConvCall;
+use crate::kernel::element::Element;
 use crate::kernel::rows::{Residual, Source};
+
+/// Inputs of a channel that lie side by side in the packed matrix.
+const TOGETHER: usize = <bf16 as Element>::INPUTS_TOGETHER;
 
 /// Runs a checked call, pixel by pixel.
 pub(crate) fn run(call: &mut ConvCall<'_, bf16>) {
@@ -29,11 +33,13 @@ fn pixel(call: &mut ConvCall<'_, bf16>, h: usize, w: usize, panel: usize) {
         let x = &call.x.data[from + call.k.start..from + call.k.end];
         let first = ((panel * weights.rows + row) * weights.row_length + call.k.start) * PANEL;
         let matrix = &weights.matrix[first..first + x.len() * PANEL];
-        for (x, weights) in x.chunks_exact(2).zip(matrix.chunks_exact(2 * PANEL)) {
-            for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(2)) {
-                // The products are exact; VDPBF16PS adds the second one first.
-                *sum += x[1].to_f32() * weights[1].to_f32();
-                *sum += x[0].to_f32() * weights[0].to_f32();
+        for (x, weights) in x.chunks_exact(TOGETHER).zip(matrix.chunks_exact(TOGETHER * PANEL)) {
+            for (sum, weights) in sums.iter_mut().zip(weights.chunks_exact(TOGETHER)) {
+                for (x, weights) in x.chunks_exact(2).zip(weights.chunks_exact(2)) {
+                    // The products are exact; VDPBF16PS adds the second one first.
+                    *sum += x[1].to_f32() * weights[1].to_f32();
+                    *sum += x[0].to_f32() * weights[0].to_f32();
+                }
             }
         }
     }

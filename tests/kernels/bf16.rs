@@ -13,6 +13,7 @@ use crate::subject::Subject;
 use half::bf16;
 use leanresnet::Stencil;
 use leanresnet::internals::kernel::conv::{ConvCall, ConvKernel};
+use leanresnet::internals::kernel::element::Element;
 use leanresnet::internals::kernel::rows::{Epilogue, Layout, Residual, Source};
 use leanresnet::internals::kernel::target::Target;
 use leanresnet::internals::kernel::upcoming::{Ahead, UPCOMING};
@@ -123,7 +124,8 @@ fn problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
             Convolution::grouped(stencil, (1, stride), (h, w, [32, 64, 96][index % 3]), finish, fill, seed)
         } else {
             let geometry = [(1, 1), (3, 1), (1, 2), (3, 2), (7, 4)][index % 5];
-            let channels = ([2, 4, 6, 32, 34][index / 2 % 5], [32, 64, 96][index % 3]);
+            let inputs = [2_usize, 4, 6, 32, 34][index / 2 % 5].next_multiple_of(bf16::INPUTS_TOGETHER);
+            let channels = (inputs, [32, 64, 96][index % 3]);
             Convolution::dense(geometry, (h, w), channels, finish, fill, seed)
         };
         rounded(problem, fill)

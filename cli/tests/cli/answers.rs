@@ -23,7 +23,7 @@ fn doctor_says_what_auto_goes_by() {
     for isa in answer["isas"].as_array().unwrap().iter().map(|isa| isa.as_str().unwrap()) {
         let answer = scratch.run(&["doctor", "--json", "--isa", isa]).expect(0).json("doctor", "auto_dtype");
         let speeds = answer["calibration_gflops"].as_object().unwrap();
-        if ["avx512bf16", "amx"].contains(&isa) {
+        if ["neonbf16", "avx512bf16", "amx"].contains(&isa) {
             let [single, half] = ["f32", "bf16"].map(|dtype| speeds[dtype].as_f64().unwrap());
             assert_eq!(answer["auto_dtype"], if half >= 1.1 * single { "bf16" } else { "f32" }, "{answer}");
         } else {

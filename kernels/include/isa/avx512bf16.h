@@ -35,14 +35,12 @@ static inline W w_zero(void) { return _mm512_setzero_si512(); }
 static inline W w_load_first(const uint16_t *p, uint64_t n) { /* n < 32 values, then zeros */
   return _mm512_maskz_loadu_epi16((__mmask32)((1u << n) - 1), p);
 }
-/* Pairs of a lane of a and the same lane of b: the first 16 lanes, and the last 16. */
-static inline W w_zip_first(W a, W b) {
-  const __m512i lanes = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34,
-                                         2, 33, 1, 32, 0);
-  return _mm512_permutex2var_epi16(a, lanes, b);
-}
-static inline W w_zip_last(W a, W b) {
-  const __m512i lanes = _mm512_set_epi16(63, 31, 62, 30, 61, 29, 60, 28, 59, 27, 58, 26, 57, 25, 56, 24, 55, 23, 54, 22, 53, 21, 52, 20, 51,
-                                         19, 50, 18, 49, 17, 48, 16);
-  return _mm512_permutex2var_epi16(a, lanes, b);
+/* A lane of each, lane after lane. */
+static inline void w_store_zipped(uint16_t *p, W a, W b) {
+  const W first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1,
+                                   32, 0);
+  const W last = _mm512_set_epi16(63, 31, 62, 30, 61, 29, 60, 28, 59, 27, 58, 26, 57, 25, 56, 24, 55, 23, 54, 22, 53, 21, 52, 20, 51, 19, 50, 18,
+                                  49, 17, 48, 16);
+  w_store(p, _mm512_permutex2var_epi16(a, first, b));
+  w_store(p + 2 * LANES, _mm512_permutex2var_epi16(a, last, b));
 }
