@@ -291,9 +291,9 @@ mod tests {
         let mut values = [0; 3];
         Reader::open(&path).unwrap().read_u8(&mut values).unwrap();
         assert_eq!(values, [1, 2, 3]);
-        std::fs::write(&path, file("|u1", "(100000,)", &[1; 100_000])).unwrap();
+        std::fs::write(&path, file("|u1", "(100000,)", &vec![1; 100_000])).unwrap();
         let mut reader = Reader::open(&path).unwrap();
         std::fs::File::options().write(true).open(&path).unwrap().set_len(50_000).unwrap();
-        assert_data_error(reader.read_u8(&mut [0; 100_000]), &["cut off"]);
+        assert_data_error(reader.read_u8(&mut vec![0; 100_000]), &["cut off"]);
     }
 }
