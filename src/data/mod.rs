@@ -2,7 +2,7 @@
 //!
 //! - [`open()`] gives the data set that a [`DataConfig`] names.
 //! - [`cifar`], [`idx`] and [`stl10`] read the binary files of CIFAR-10/100, of the MNIST family and of STL-10, [`npz`] arrays of
-//!   NumPy, [`folder`] pictures (with the feature `image`); [`Synthetic`] needs no files.
+//!   NumPy, `folder` pictures (with the feature `image`); [`Synthetic`] needs no files.
 //! - [`InMemory`] holds images of the caller's own, [`Subset`] some images of another set, [`split_validation`] makes two of them.
 //! - A [`Preprocess`](crate::net::Preprocess), [customary](customary_preprocess) or [measured](measure_preprocess), and an
 //!   [`Augmentation`] say how bytes become numbers (pixels that are numbers are taken as they are); a [`BatchLoader`] does it, on all cores, and in a way that depends on the
