@@ -188,7 +188,8 @@ fn array(opened: leanresnet::Result<Reader>, most: u64) {
 /// A picture, brought to two sizes.
 pub fn picture(data: &[u8]) {
     for (input, resize) in [([3, 4, 4], None), ([1, 4, 6], Some(8))] {
-        match picture::from_bytes(data, Path::new("input"), input, resize) {
+        // Those that are as large as can be take too long to scale.
+        match picture::from_bytes_within(data, Path::new("input"), input, resize, 1 << 18) {
             Ok(pixels) => assert_eq!(pixels.len(), input.iter().product::<usize>()),
             Err(error) => assert_refusal(&error, ErrorKind::Data),
         }

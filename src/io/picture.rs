@@ -1,7 +1,7 @@
 //! Pictures from files (PNG, JPEG, PPM and its relatives), brought to the size that a network reads.
 //!
-//! A file is refused if it has more than 256 MiB, more than 20,000 pixels in a row or column, or would need more than 1 GiB to
-//! decode. The orientation that a camera noted (Exif) is applied, so that a picture stands as viewers show it. Transparency is
+//! A file is refused if it has more than 256 MiB, more than 20,000 pixels in a row or column or 134 million in all, or would need more
+//! than 512 MiB to decode; with the copies on the way to the network's size, a picture takes at most 1 GiB. The orientation that a camera noted (Exif) is applied, so that a picture stands as viewers show it. Transparency is
 //! dropped, and colour profiles are not applied.
 #![forbid(unsafe_code)]
 
@@ -18,8 +18,10 @@ use super::data_file;
 
 /// The widest and highest picture that is decoded, pixels.
 const LARGEST_SIDE: u32 = 20_000;
+/// Most pixels of a picture that is decoded. Three bytes each, twice while a picture is turned, are less than 1 GiB.
+const MOST_PIXELS: u64 = 1 << 27;
 /// Most memory for decoding one picture, bytes.
-const MOST_MEMORY: u64 = 1 << 30;
+const MOST_MEMORY: u64 = 1 << 29;
 /// The largest file that is read, bytes.
 const LARGEST_FILE: u64 = 1 << 28;
 
@@ -58,7 +60,7 @@ fn begins_as_picture(path: &Path) -> bool {
 pub fn load(path: impl AsRef<Path>, input: [usize; 3], resize: Option<usize>) -> Result<Vec<u8>> {
     let path = path.as_ref();
     check(input, resize)?;
-    fit(&data_file::read(path, LARGEST_FILE)?, path, input, resize)
+    from_bytes(&data_file::read(path, LARGEST_FILE)?, path, input, resize)
 }
 
 /// [`load`] on the content of a file; `source` is its name for messages.
@@ -66,8 +68,23 @@ pub fn load(path: impl AsRef<Path>, input: [usize; 3], resize: Option<usize>) ->
 /// # Errors
 /// Those of [`load`].
 pub fn from_bytes(bytes: &[u8], source: &Path, input: [usize; 3], resize: Option<usize>) -> Result<Vec<u8>> {
+    from_bytes_within(bytes, source, input, resize, MOST_PIXELS)
+}
+
+/// [`from_bytes`] with another limit to the pixels of the picture.
+///
+/// # Errors
+/// Those of [`load`].
+#[doc(hidden)]
+pub fn from_bytes_within(
+    bytes: &[u8],
+    source: &Path,
+    input: [usize; 3],
+    resize: Option<usize>,
+    most_pixels: u64,
+) -> Result<Vec<u8>> {
     check(input, resize)?;
-    fit(bytes, source, input, resize)
+    fit(decode(bytes, source, most_pixels)?, source, input, resize)
 }
 
 /// Checks that pictures can become images of this size.
@@ -92,8 +109,7 @@ pub(crate) fn check([channels, height, width]: [usize; 3], resize: Option<usize>
     }
 }
 
-fn fit(bytes: &[u8], source: &Path, [channels, height, width]: [usize; 3], resize: Option<usize>) -> Result<Vec<u8>> {
-    let picture = decode(bytes, source)?.into_rgb8();
+fn fit(picture: RgbImage, source: &Path, [channels, height, width]: [usize; 3], resize: Option<usize>) -> Result<Vec<u8>> {
     let (height, width) = (height as u32, width as u32);
     let scaled = match resize {
         None => scale(picture, width, height),
@@ -118,31 +134,33 @@ fn scale(picture: RgbImage, width: u32, height: u32) -> RgbImage {
     if picture.dimensions() == (width, height) { picture } else { resize(&picture, width, height, FilterType::Triangle) }
 }
 
-fn decode(bytes: &[u8], source: &Path) -> Result<DynamicImage> {
-    let wrong = |error: String| Error::data(source, "picture", "a whole PNG, JPEG or PPM file", error);
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| wrong(error.to_string()))?;
-    let picture = read(reader).map_err(|error| wrong(error.to_string()))?;
-    if picture.width() == 0 || picture.height() == 0 {
-        let got = format!("{} x {}", picture.width(), picture.height());
-        return Err(Error::data(source, "picture", "at least one pixel", got));
+fn decode(bytes: &[u8], source: &Path, most_pixels: u64) -> Result<RgbImage> {
+    let wrong = |error: image::ImageError| Error::data(source, "picture", "a whole PNG, JPEG or PPM file", error);
+    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| wrong(error.into()))?;
+    let mut decoder = limited(reader).map_err(wrong)?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if !(1..=most_pixels).contains(&pixels) {
+        let expected = format!("at least one pixel, and at most {most_pixels}");
+        return Err(Error::data(source, "picture", expected, format!("{width} x {height}")));
     }
-    Ok(picture)
+    let orientation = decoder.orientation().map_err(wrong)?;
+    let mut picture = DynamicImage::from(DynamicImage::from_decoder(decoder).map_err(wrong)?.into_rgb8());
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
 }
 
-/// The pixels as they are meant to be seen.
-fn read(mut reader: ImageReader<Cursor<&[u8]>>) -> image::ImageResult<DynamicImage> {
+/// A decoder that refuses what is too large before it allocates.
+fn limited<'a>(mut reader: ImageReader<Cursor<&'a [u8]>>) -> image::ImageResult<impl ImageDecoder + 'a> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(LARGEST_SIDE);
     limits.max_image_height = Some(LARGEST_SIDE);
     limits.max_alloc = Some(MOST_MEMORY);
     reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder()?;
+    let decoder = reader.into_decoder()?;
     // The decoder keeps to the limits in what it needs besides.
     limits.reserve(decoder.total_bytes())?;
-    let orientation = decoder.orientation()?;
-    let mut picture = DynamicImage::from_decoder(decoder)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    Ok(decoder)
 }
 
 #[cfg(test)]
@@ -247,6 +265,14 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         assert_data_error(load(folder.path(), [3, 8, 8], None), &["not a regular file"]);
+    }
+
+    #[test]
+    fn the_number_of_pixels_is_limited() {
+        let ppm = [&b"P5 4 3 255\n"[..], &[7; 12]].concat();
+        let fits = |most| from_bytes_within(&ppm, Path::new("x"), [1, 2, 2], None, most);
+        assert_eq!(fits(12).unwrap(), [7; 4]);
+        assert_data_error(fits(11), &["at most 11", "got 4 x 3"]);
     }
 
     #[test]

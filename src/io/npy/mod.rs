@@ -5,7 +5,7 @@
 //! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> and PKWARE's APPNOTE.
 //!
 //! [`open`] finds an array in either kind of file, [`Archive`] lists the arrays of an archive. A [`Reader`] gives the values in
-//! parts, so that an array larger than memory can be read; it holds a few kilobytes whatever a file says. [`write`] and
+//! parts, so that an array larger than memory can be read; it holds a few kilobytes whatever a file says. [`write()`] and
 //! [`write_npz`] make files that appear whole or not at all.
 //!
 //! Read are integers of 8 to 64 bits, floats of 32 and 64 bits, and text, in either byte order, row-major. Everything else (objects, which
