@@ -151,7 +151,7 @@ fn decode(bytes: &[u8], source: &Path, most_pixels: u64) -> Result<RgbImage> {
 }
 
 /// A decoder that refuses what is too large before it allocates.
-fn limited<'a>(mut reader: ImageReader<Cursor<&'a [u8]>>) -> image::ImageResult<impl ImageDecoder + 'a> {
+fn limited(mut reader: ImageReader<Cursor<&[u8]>>) -> image::ImageResult<impl ImageDecoder> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(LARGEST_SIDE);
     limits.max_image_height = Some(LARGEST_SIDE);
