@@ -121,7 +121,9 @@ fn verify_against_logits() {
     std::fs::write(scratch.path("few.npy"), npy_images(3)).unwrap();
     let words = ["verify", "run", "--input", "few.npy", "--against", "y.npy"];
     scratch.run(&words).expect_error(3, &["y.npy: shape; expected [3, 10], got [70, 10]"]);
-    scratch.run(&["verify", "run", "--input", "x.npy", "--against", "x.npy"]).expect_error(3, &["x.npy: shape; expected [70, 10], got [70, 3, 32, 32]"]);
+    scratch
+        .run(&["verify", "run", "--input", "x.npy", "--against", "x.npy"])
+        .expect_error(3, &["x.npy: shape; expected [70, 10], got [70, 3, 32, 32]"]);
     std::fs::write(scratch.path("none.npy"), npy_images(0)).unwrap();
     scratch.run(&["verify", "run", "--input", "none.npy", "--against", "run"]).expect_error(2, &["at least one image"]);
 }
