@@ -118,11 +118,14 @@ def forms(test, inputs, expected):
             yield "trailing", image(x[..., None], constants, expected.ndim)
     if node.op_type in FOLDED and all(value.dtype in (np.float32, np.int64) for value in inputs) and expected.dtype == np.float32:
         count = expected.size
-        vector = [helper.make_node("Reshape", [node.output[0], "shape"], ["vector"]), helper.make_node("Add", ["zeros", "vector"], ["sum"])]
-        more = [("shape", np.array([1, -1], np.int64))]
-        folded = dict(named)
+        # Names that no test has.
+        vector = [
+            helper.make_node("Reshape", [node.output[0], "own_shape"], ["own_vector"]),
+            helper.make_node("Add", ["own_zeros", "own_vector"], ["own_sum"]),
+        ]
         zeros = np.zeros((1, count), np.float32)
-        yield "folded", (model_of(test, [node, *vector], "zeros", zeros.shape, [*folded.items(), *more], "sum"), zeros)
+        constants = [*dict(named).items(), ("own_shape", np.array([1, -1], np.int64))]
+        yield "folded", (model_of(test, [node, *vector], "own_zeros", zeros.shape, constants, "own_sum"), zeros)
 
 
 def agrees(got, expected, relative, absolute):
