@@ -13,9 +13,10 @@ use crate::failure::{Failure, expected};
 pub struct DataSource {
     /// The data set: synthetic, cifar10, cifar100, mnist, fashion-mnist, stl10, folder, npz [default: synthetic]
     ///
-    /// folder: DIR/train/CLASS/PICTURE and DIR/test/CLASS/PICTURE (or val, or valid; PNG, JPEG, PPM), scaled to the network's input. npz: DIR/train.npz and
-    /// DIR/test.npz with x [n, channels, height, width] (uint8, which is normalised, or float32, which is taken as it is), y [n] and if there are
-    /// any the class_names; or one file in place of DIR with x_train, y_train, x_test and y_test.
+    /// folder: pictures (PNG, JPEG, PPM) DIR/train/CLASS/PICTURE and DIR/test/CLASS/PICTURE (or val, or valid), scaled to the
+    /// network's input. npz: DIR/train.npz and DIR/test.npz with the arrays x [n, channels, height, width] (uint8, which is
+    /// normalised, or float32, which is taken as it is), y [n] and, if there are any, class_names; or one file in place of DIR
+    /// with x_train, y_train, x_test and y_test.
     #[arg(long, value_name = "NAME")]
     pub data: Option<String>,
     /// The folder with the files of the data set (for npz also a file)

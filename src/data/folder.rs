@@ -24,9 +24,6 @@ use crate::io::picture;
 
 use super::{InMemory, MAX_SET_BYTES, Split};
 
-/// Names of the folder with a part.
-const TRAIN_NAMES: [&str; 1] = ["train"];
-const TEST_NAMES: [&str; 3] = ["test", "val", "valid"];
 /// Most folders inside of each other below that of a class.
 const DEEPEST: usize = 16;
 /// Most classes, as of a network.
@@ -73,16 +70,12 @@ fn reserve(dir: &Path, images: usize, image: usize) -> Result<Vec<u8>> {
 
 /// The folder of a part.
 fn part(dir: &Path, split: Split) -> Result<PathBuf> {
-    let names = names_of(split);
+    let names = split.names();
     let found = names.iter().map(|name| dir.join(name)).find(|path| path.is_dir());
     found.ok_or_else(|| {
         let expected = format!("{} with a folder of pictures for every class", names.join(" or "));
         Error::data(dir, "a folder is missing", expected, "a path without it")
     })
-}
-
-fn names_of(split: Split) -> &'static [&'static str] {
-    if split == Split::Train { &TRAIN_NAMES } else { &TEST_NAMES }
 }
 
 /// The classes: the folders of the training part, or where there is none those of the part itself.

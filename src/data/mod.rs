@@ -91,6 +91,17 @@ pub enum Split {
     Test,
 }
 
+impl Split {
+    /// What the files or folders of a part are called; of several that are there, the first one counts.
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Split::Train => &["train"],
+            // ImageNet and others call the images that models are judged by their validation part.
+            Split::Test => &["test", "val", "valid"],
+        }
+    }
+}
+
 impl fmt::Display for Split {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

@@ -23,8 +23,6 @@ use super::{InMemory, MAX_SET_BYTES, Split, numbered_classes};
 
 /// Most classes, as of a network.
 const MAX_CLASSES: i64 = 65_536;
-/// Names that stand for the test part.
-const TEST_NAMES: [&str; 3] = ["test", "val", "valid"];
 /// The array with the names of classes.
 const CLASS_NAMES: &str = "class_names";
 
@@ -39,20 +37,8 @@ pub fn open(dir: &Path, split: Split) -> Result<InMemory> {
     let part = Part::find(dir, split)?.map_or_else(|| Err(missing(dir, split)), Ok)?;
     let labels = part.labels()?;
     // The other part knows classes that this one may lack.
-    let other = match split {
-        Split::Train => Part::find(dir, Split::Test)?,
-        Split::Test => Part::find(dir, Split::Train)?,
-    };
-    let class_names = match part.class_names()? {
-        Some(names) => names,
-        None => match other {
-            Some(other) => match other.class_names()? {
-                Some(names) => names,
-                None => numbered_classes(count_of_classes(&labels).max(count_of_classes(&other.labels()?))),
-            },
-            None => numbered_classes(count_of_classes(&labels)),
-        },
-    };
+    let other = Part::find(dir, if split == Split::Train { Split::Test } else { Split::Train })?;
+    let class_names = class_names(&part, &labels, other.as_ref())?;
     let wrong = |error| Error::data(&part.path, "arrays that do not fit together", "a class and a name for every image", error);
     let mut images = part.archive.array(part.images)?;
     let [count, channels, height, width] = part.image_shape(&images, labels.len())?;
@@ -70,6 +56,18 @@ pub fn open(dir: &Path, split: Split) -> Result<InMemory> {
     }
 }
 
+/// The names of the classes: those that the part says, or the other one, or numbers.
+fn class_names(part: &Part, labels: &[u32], other: Option<&Part>) -> Result<Vec<String>> {
+    for part in [Some(part), other].into_iter().flatten() {
+        if let Some(names) = part.class_names()? {
+            return Ok(names);
+        }
+    }
+    let others = other.map_or(Ok(Vec::new()), Part::labels)?;
+    let largest = labels.iter().chain(&others).max();
+    Ok(numbered_classes(largest.map_or(0, |&label| label as usize + 1)))
+}
+
 /// One part of a data set: an archive, and what its arrays are called.
 struct Part {
     path: PathBuf,
@@ -81,15 +79,13 @@ struct Part {
 impl Part {
     /// `None` if there is none.
     fn find(dir: &Path, split: Split) -> Result<Option<Self>> {
-        let metadata = std::fs::metadata(dir).map_err(|error| Error::io("read", dir, error))?;
-        let (path, images, labels) = if metadata.is_dir() {
-            let names: &[&str] = if split == Split::Train { &["train"] } else { &TEST_NAMES };
-            let paths = names.iter().map(|name| dir.join(format!("{name}.npz")));
-            let Some(path) = paths.into_iter().find(|path| path.exists()) else { return Ok(None) };
-            (path, "x", "y")
-        } else {
+        let (path, images, labels) = if dir.is_file() {
             let [images, labels] = if split == Split::Train { ["x_train", "y_train"] } else { ["x_test", "y_test"] };
             (dir.to_path_buf(), images, labels)
+        } else {
+            let mut paths = split.names().iter().map(|name| dir.join(format!("{name}.npz")));
+            let Some(path) = paths.find(|path| path.exists()) else { return Ok(None) };
+            (path, "x", "y")
         };
         let archive = Archive::open(&path)?;
         Ok(Some(Self { path, archive, images, labels }))
@@ -151,9 +147,8 @@ impl Part {
 }
 
 fn missing(dir: &Path, split: Split) -> Error {
-    let names: &[&str] = if split == Split::Train { &["train"] } else { &TEST_NAMES };
-    let names: Vec<String> = names.iter().map(|name| format!("{name}.npz")).collect();
-    Error::data(dir, "a file is missing", format!("{} with the arrays x and y", names.join(" or ")), "a folder without it")
+    let names: Vec<String> = split.names().iter().map(|name| format!("{name}.npz")).collect();
+    Error::data(dir, "a file is missing", format!("{} with the arrays x and y", names.join(" or ")), "a path without it")
 }
 
 /// Memory for `count` values that are read from `array`.
@@ -165,10 +160,6 @@ fn reserve<T>(array: &Reader, count: usize) -> Result<Vec<T>> {
     }
     let expected = format!("at most {MAX_SET_BYTES} bytes, which there have to be");
     Err(array.wrong("memory for the array", expected, format!("the shape {:?}", array.shape())))
-}
-
-fn count_of_classes(labels: &[u32]) -> usize {
-    labels.iter().max().map_or(0, |&label| label as usize + 1)
 }
 
 /// All values of `images`, from channels first to channels last.
@@ -214,7 +205,7 @@ mod tests {
             write(&dir.path().join(format!("{name}.npz")), count, &[0; 3][..count]);
             assert_eq!(open(Split::Test).unwrap().len(), count);
         }
-        assert!(matches!(super::open(&dir.path().join("absent"), Split::Train), Err(Error::Io { .. })));
+        assert_data_error(super::open(&dir.path().join("absent"), Split::Train), &["absent", "missing", "train.npz"]);
     }
 
     #[test]
