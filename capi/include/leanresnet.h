@@ -266,7 +266,8 @@ leanresnet_status leanresnet_model_class_name(const leanresnet_model *model,
  * resize: gets the length that the shorter side of a picture is scaled to before its centre is cut out; 0 where pictures are scaled
  * to the model's height and width themselves. Scaling is up to the caller.
  *
- * Returns LEANRESNET_STATUS_USAGE if a pointer is NULL or the length another one.
+ * Returns LEANRESNET_STATUS_USAGE if a pointer is NULL or the length another one, and for a model that was trained on numbers and knows
+ * no map from bytes.
  * Thread safety: any thread, at any time.
  */
 leanresnet_status leanresnet_model_preprocess(const leanresnet_model *model,

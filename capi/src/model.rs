@@ -163,7 +163,8 @@ pub unsafe extern "C" fn leanresnet_model_class_name(
 /// resize: gets the length that the shorter side of a picture is scaled to before its centre is cut out; 0 where pictures are scaled
 /// to the model's height and width themselves. Scaling is up to the caller.
 ///
-/// Returns LEANRESNET_STATUS_USAGE if a pointer is NULL or the length another one.
+/// Returns LEANRESNET_STATUS_USAGE if a pointer is NULL or the length another one, and for a model that was trained on numbers and knows
+/// no map from bytes.
 /// Thread safety: any thread, at any time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn leanresnet_model_preprocess(
@@ -177,6 +178,9 @@ pub unsafe extern "C" fn leanresnet_model_preprocess(
         // SAFETY: C3.
         let model = unsafe { handle(model, "model") }?;
         let preprocess = model.model.preprocess();
+        if !preprocess.takes_bytes() {
+            return Err(invalid("model", "one that takes bytes", "one that was trained on numbers"));
+        }
         if channels != preprocess.mean.len() {
             let expected = format!("{} values, as there are channels", preprocess.mean.len());
             return Err(misshaped("mean and standard deviation", expected, format!("{channels} values")));

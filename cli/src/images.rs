@@ -66,8 +66,8 @@ impl ImageArray {
     }
 }
 
-/// An error in an array that is read, with the way to make a right one.
-pub fn of_array(error: Error, path: &Path) -> Failure {
+/// An error in an array of images that is read, with the way to make a right one.
+fn of_array(error: Error, path: &Path) -> Failure {
     match error {
         Error::Data { .. } if path.extension().is_some_and(|extension| extension == "npz") => {
             Failure::from(error).with_hint("in Python: numpy.savez('x.npz', x=images.astype('float32')) with images [n, c, h, w]")
@@ -84,7 +84,7 @@ pub fn of_array(error: Error, path: &Path) -> Failure {
 pub struct RandomImages {
     random: ChaCha8Rng,
     size: [usize; 2],
-    /// Mean and standard deviation of every channel.
+    /// Mean and standard deviation of every channel; one pair stands for all where the model does not say.
     channels: Vec<(f32, f32)>,
 }
 
@@ -92,7 +92,12 @@ impl RandomImages {
     /// Images of this model's size.
     pub fn new(model: &Model, seed: u64) -> Self {
         let [_, height, width] = model.input();
-        let channels = model.preprocess().mean.iter().copied().zip(model.preprocess().std.iter().copied()).collect();
+        let preprocess = model.preprocess();
+        let channels = if preprocess.takes_bytes() {
+            preprocess.mean.iter().copied().zip(preprocess.std.iter().copied()).collect()
+        } else {
+            vec![(0.0, 1.0)]
+        };
         Self { random: ChaCha8Rng::seed_from_u64(seed), size: [height, width], channels }
     }
 
@@ -121,6 +126,15 @@ mod tests {
     use super::*;
     use leanresnet::Network;
     use leanresnet::net::Preprocess;
+
+    #[test]
+    fn models_that_take_numbers_only_get_levels() {
+        let network = Network::builder().with_input([2, 6, 9]).with_stage(4, 1).build().unwrap();
+        let model = Model::random(&network, 1).with_preprocess(Preprocess::numbers_only()).unwrap();
+        let mut values = vec![f32::NAN; 2 * 2 * 6 * 9];
+        RandomImages::new(&model, 3).read(&mut values);
+        assert!(values.iter().all(|value| (0.0..=1.0).contains(value)), "{values:?}");
+    }
 
     #[test]
     fn random_images_are_normalised_and_repeat() {

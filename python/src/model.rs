@@ -196,13 +196,14 @@ impl PyModel {
         self.model.class_names().to_vec()
     }
 
-    /// The mean of each channel that bytes are normalised by, of values from 0 to 1.
+    /// The mean of each channel that bytes are normalised by, of values from 0 to 1; empty if the model was trained on numbers and takes no
+    /// bytes.
     #[getter]
     fn mean(&self) -> Vec<f32> {
         self.model.preprocess().mean.clone()
     }
 
-    /// The standard deviation of each channel that bytes are normalised by, of values from 0 to 1.
+    /// The standard deviation of each channel that bytes are normalised by, of values from 0 to 1; empty as `mean`.
     #[getter]
     fn std(&self) -> Vec<f32> {
         self.model.preprocess().std.clone()

@@ -61,6 +61,16 @@ fn a_model_without_names_and_resize() {
 }
 
 #[test]
+fn a_model_that_was_trained_on_numbers_has_no_map_from_bytes() {
+    let rust = model().with_preprocess(leanresnet::net::Preprocess::numbers_only()).unwrap();
+    let model = from_memory(&rust.to_bytes().unwrap()).unwrap();
+    let (mut mean, mut deviation, mut resize) = ([7.0; 3], [7.0; 3], 7);
+    // SAFETY: C1: places for three numbers and one; C3: an owned handle.
+    let status = unsafe { leanresnet_model_preprocess(model.0, mean.as_mut_ptr(), deviation.as_mut_ptr(), 3, &raw mut resize) };
+    assert_eq!((status, mean, resize), (Status::Usage, [7.0; 3], 7));
+}
+
+#[test]
 fn a_file_is_read_or_the_reason_given() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m\u{f6}del.safetensors");

@@ -4,13 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use leanresnet::{Images, Model, Session, npy};
+use leanresnet::{Error, Images, Model, Session, npy};
 use serde::Serialize;
 
 use crate::comparison::{Comparison, default_tolerance};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome, expected};
-use crate::images::{ImageArray, RandomImages, of_array};
+use crate::images::{ImageArray, RandomImages};
 use crate::model_source;
 use crate::table::percent;
 use crate::verbs::import::onnx;
@@ -109,7 +109,7 @@ pub fn run(context: &Context<'_>, options: &Options) -> Outcome {
         };
         match &mut reference {
             Reference::File(reader) => {
-                reader.read_f32(expected_logits).map_err(|error| of_array(error, &options.against))?;
+                reader.read_f32(expected_logits).map_err(of_logits)?;
             }
             Reference::Model(session) => expected_logits.copy_from_slice(session.run(images)?.as_slice()),
         }
@@ -165,7 +165,7 @@ fn reference(context: &Context<'_>, options: &Options, model: &Model, images: us
             let message = expected("--against", "--input beside logits, with the images that they were made of", "no --input");
             return Err(Failure::usage(message, "leanresnet verify MODEL --input x.npy --against y.npy"));
         }
-        let reader = npy::open(path, LOGITS_ARRAY).map_err(|error| of_array(error, path))?;
+        let reader = npy::open(path, LOGITS_ARRAY).map_err(of_logits)?;
         fits("shape", format!("{:?}", [images, model.classes()]), format!("{:?}", reader.shape()))?;
         return Ok(Reference::File(Box::new(reader)));
     }
@@ -173,6 +173,17 @@ fn reference(context: &Context<'_>, options: &Options, model: &Model, images: us
     fits("input", format!("{:?}", model.input()), format!("{:?}", other.input()))?;
     fits("classes", model.classes().to_string(), other.classes().to_string())?;
     Ok(Reference::Model(Box::new(session(context, &other)?)))
+}
+
+/// An error in an array of logits that is read, with the way to make a right one.
+fn of_logits(error: Error) -> Failure {
+    let is_of_data = matches!(error, Error::Data { .. });
+    let failure = Failure::from(error);
+    if is_of_data {
+        failure.with_hint("in Python: numpy.save('y.npy', logits.astype('float32')) with logits [n, classes]")
+    } else {
+        failure
+    }
 }
 
 fn session(context: &Context<'_>, model: &Model) -> Result<Session, Failure> {

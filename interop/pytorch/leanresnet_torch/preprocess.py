@@ -17,6 +17,7 @@ class Preprocess:
 
     With `resize`, the shorter side is scaled to so many pixels and the centre of the network's size cut out; without, images are
     scaled to the network's size itself. Scaling is bilinear and averages where it makes smaller, as in `leanresnet predict`.
+    Both lists are empty for a model that was trained on numbers: it takes no bytes.
     The `preprocess` of a `LeanResNet` knows the `size` of its input, [height, width]; without it nothing is scaled.
     """
 
@@ -44,7 +45,7 @@ class Preprocess:
     def for_input(self, input_shape: tuple[int, int, int]) -> "Preprocess":
         """The same for a network's input, [channels, height, width], if it fits."""
         channels, *size = input_shape
-        if len(self.mean) != channels:
+        if self.mean and len(self.mean) != channels:
             raise invalid("preprocess.mean", f"{channels} values, as there are channels", len(self.mean))
         if self.resize is not None and not max(size) <= self.resize <= MAX_RESIZE:
             raise invalid("preprocess.resize", f"{max(size)} to {MAX_RESIZE} pixels", self.resize)
@@ -53,6 +54,8 @@ class Preprocess:
     def __call__(self, images) -> torch.Tensor:
         """The input, f32 [images, channels, height, width], of bytes [images, channels, height, width], or [channels, height, width]
         as one image, in a tensor or array."""
+        if not self.mean:
+            raise invalid("images", "numbers, as the model was trained on; it knows no mean and standard deviation of bytes", "a call of preprocess")
         images = torch.as_tensor(np.asarray(images) if not isinstance(images, torch.Tensor) else images)
         images = images.unsqueeze(0) if images.dim() == 3 else images
         if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != len(self.mean):

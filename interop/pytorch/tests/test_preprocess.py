@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from leanresnet_torch import Preprocess, to_leanresnet
+from leanresnet_torch import Preprocess, from_leanresnet, to_leanresnet
 from networks import random_module
 
 CIFAR10 = Preprocess([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616])
@@ -37,6 +37,16 @@ def test_pictures_are_seen_as_by_the_tool(size, resize, tolerance, leanresnet, t
     with torch.no_grad():
         ours = module(module.preprocess(pixels.transpose(2, 0, 1)))[0].softmax(0)
     assert max(abs(theirs[index] - value) for index, value in enumerate(ours.tolist())) <= tolerance
+
+
+def test_models_of_numbers_take_no_bytes(tmp_path):
+    module = random_module("small")
+    module.preprocess = Preprocess([], []).for_input((3, 32, 32))
+    to_leanresnet(module, tmp_path / "model.safetensors")
+    back = from_leanresnet(tmp_path / "model.safetensors")
+    assert back.preprocess.mean == ()
+    with pytest.raises(ValueError, match="images; expected numbers, as the model was trained on"):
+        back.preprocess(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 
 
 def test_unusable_values_are_refused():
