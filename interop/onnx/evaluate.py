@@ -63,6 +63,10 @@ def _batchnormalization(x, scale, bias, mean, variance, epsilon=1e-5, momentum=0
     return (x - mean.reshape(shape)) * factor.reshape(shape) + bias.reshape(shape)
 
 
+def _cast(x, to):
+    return x.astype(onnx.helper.tensor_dtype_to_np_dtype(to))
+
+
 def _relu(x):
     return np.maximum(x, 0)
 
@@ -130,6 +134,7 @@ OPERATORS = {
     "Add": _add,
     "AveragePool": _averagepool,
     "BatchNormalization": _batchnormalization,
+    "Cast": _cast,
     "Constant": _constant,
     "Conv": _conv,
     "Flatten": _flatten,
@@ -142,4 +147,5 @@ OPERATORS = {
     "ReduceMean": _reducemean,
     "Relu": _relu,
     "Reshape": _reshape,
+    "Where": np.where,
 }

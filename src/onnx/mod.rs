@@ -17,7 +17,7 @@
 //! | `Gemm`, `MatMul` | vectors times a constant matrix |
 //! | `Flatten`, `Reshape`, `Squeeze`, `Unsqueeze` | what leaves images apart: to vectors, to images of one pixel, to the same shape |
 //! | `Identity`, `Dropout`, `Cast` | between formats of floating point; everything is computed in f32 (or as the session says) |
-//! | `Constant`, and all of `Add`, `Cast`, `Div`, `Flatten`, `Identity`, `Mul`, `Reshape`, `Squeeze`, `Sub`, `Transpose`, `Unsqueeze` on constants | computed at import |
+//! | `Constant`, and all of `Add`, `Cast`, `Div`, `Flatten`, `Identity`, `Mul`, `Reshape`, `Squeeze`, `Sub`, `Transpose`, `Unsqueeze`, `Where` on constants | computed at import |
 
 mod expand;
 mod export;

@@ -169,13 +169,20 @@ fn constants_are_folded() {
         let weight = builder.node("Unsqueeze", &[&turned, &axes], &[]);
         let mask = builder.floats(&[4, 1, 1, 1], &[1.0, 0.0, 1.0, 2.0]);
         let weight = builder.node("Mul", &[&weight, &mask], &[]);
+        // As PyTorch's exporter writes a `masked_fill` of the weights: of input 2.
+        let outside = builder.floats(&[1, 4, 1, 1], &[0.0, 0.0, -0.5, 0.0]);
+        let outside = builder.node("Cast", &[&outside], &[("to", Int(9))]);
+        let fill = builder.floats(&[], &[0.25]);
+        let weight = builder.node("Where", &[&outside, &fill, &weight], &[]);
         let image = builder.node("Conv", &["x", &weight], &[]);
         let pooled = builder.node("GlobalAveragePool", &[&image], &[]);
         (builder.node("Flatten", &[&pooled], &[]), 4)
     });
-    let (_, weight) = model.tensor("node5.weight").unwrap();
+    let (_, weight) = model.tensor("node7.weight").unwrap();
     let values = uniform(1, 16);
-    let expected = |output: usize, input: usize| values[input * 4 + output] * [1.0, 0.0, 1.0, 2.0][output];
+    let expected = |output: usize, input: usize| {
+        if input == 2 { 0.25 } else { values[input * 4 + output] * [1.0, 0.0, 1.0, 2.0][output] }
+    };
     assert!((0..16).all(|index| weight[index] == expected(index / 4, index % 4)));
 }
 

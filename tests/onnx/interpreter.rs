@@ -141,6 +141,13 @@ fn node_output(node: &NodeProto, inputs: &[Option<&Array>]) -> Array {
                 }
             })
         }
+        // To truths, which is all that the models here cast to.
+        "Cast" => Array::map(x.dims.clone(), |at| f64::from(u8::from(x.at(at) != 0.0))),
+        // The last input has the shape of the output.
+        "Where" => {
+            let (first, second) = (inputs[1].unwrap(), inputs[2].unwrap());
+            Array::map(second.dims.clone(), |at| if x.broadcast_at(at) == 0.0 { second.at(at) } else { first.broadcast_at(at) })
+        }
         "Sum" => Array::map(x.dims.clone(), |at| inputs.iter().map(|input| input.unwrap().broadcast_at(at)).sum()),
         "BatchNormalization" => {
             let epsilon = attribute(node, "epsilon").map_or(1e-5, |attribute| f64::from(attribute.f));

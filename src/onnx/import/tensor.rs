@@ -128,39 +128,47 @@ impl Tensor {
         (product == self.count() && dims.len() <= MAX_AXES).then(|| Tensor { dims, values: self.values.clone() })
     }
 
-    /// The shape of two tensors that are broadcast to each other; `None` if they do not fit.
-    pub(super) fn broadcast_dims(&self, other: &Tensor) -> Option<Vec<usize>> {
-        let rank = self.dims.len().max(other.dims.len());
-        let extent = |dims: &[usize], axis: usize| (axis + dims.len()).checked_sub(rank).map_or(1, |axis| dims[axis]);
-        let pairs = (0..rank).map(|axis| (extent(&self.dims, axis), extent(&other.dims, axis)));
-        pairs
-            .map(|pair| match pair {
-                (a, b) if a == b => Some(a),
-                (1, extent) | (extent, 1) => Some(extent),
-                _ => None,
-            })
-            .collect()
-    }
-
-    /// The value of `operation` for every pair of values of two tensors of floats, of shape [`Tensor::broadcast_dims`].
+    /// The value of `operation` for every pair of values of two tensors of floats that are broadcast to `dims`.
     pub(super) fn combined(&self, other: &Tensor, dims: Vec<usize>, operation: fn(f32, f32) -> f32) -> Checked<Self> {
         let (ours, theirs) = (self.as_floats()?, other.as_floats()?);
-        let position = |tensor: &Tensor, mut index: usize| {
-            let (mut position, mut step) = (0, 1);
-            let missing = dims.len() - tensor.dims.len();
-            for axis in (0..dims.len()).rev() {
-                let at = index % dims[axis];
-                index /= dims[axis];
-                if axis >= missing && tensor.dims[axis - missing] > 1 {
-                    position += at * step;
-                    step *= tensor.dims[axis - missing];
-                }
-            }
-            position
-        };
-        let count = dims.iter().product();
-        let values = (0..count).map(|index| operation(ours[position(self, index)], theirs[position(other, index)])).collect();
+        let value = |index| operation(ours[self.position(&dims, index)], theirs[other.position(&dims, index)]);
+        let values = (0..dims.iter().product()).map(value).collect();
         Ok(Tensor::floats(dims, values))
+    }
+
+    /// The values of `first` where those of this tensor are not 0, elsewhere those of `second`; all three are broadcast to `dims`.
+    pub(super) fn selected(&self, first: &Tensor, second: &Tensor, dims: Vec<usize>) -> Checked<Self> {
+        let (conditions, ours, theirs) = (self.as_integers()?, first.as_floats()?, second.as_floats()?);
+        let value = |index| match conditions[self.position(&dims, index)] {
+            0 => theirs[second.position(&dims, index)],
+            _ => ours[first.position(&dims, index)],
+        };
+        let values = (0..dims.iter().product()).map(value).collect();
+        Ok(Tensor::floats(dims, values))
+    }
+
+    /// Where the value lies that stands at `index` when the tensor is broadcast to `dims`.
+    fn position(&self, dims: &[usize], mut index: usize) -> usize {
+        let (mut position, mut step) = (0, 1);
+        let missing = dims.len() - self.dims.len();
+        for axis in (0..dims.len()).rev() {
+            let at = index % dims[axis];
+            index /= dims[axis];
+            if axis >= missing && self.dims[axis - missing] > 1 {
+                position += at * step;
+                step *= self.dims[axis - missing];
+            }
+        }
+        position
+    }
+
+    /// The truth of every value: 1 for what is not 0.
+    pub(super) fn truths(&self) -> Self {
+        let truths = match &self.values {
+            Values::Floats(values) => values.iter().map(|value| i64::from(*value != 0.0)).collect(),
+            Values::Integers(values) => values.iter().map(|value| i64::from(*value != 0)).collect(),
+        };
+        Tensor::integers(self.dims.clone(), truths)
     }
 
     /// The tensor with its axes in another order: axis i of the result is axis `order[i]`, each of which stands there once.
@@ -180,6 +188,20 @@ impl Tensor {
         let values = (0..self.count()).map(|index| values[from(index)]).collect();
         Ok(Tensor::floats(dims, values))
     }
+}
+
+/// The shape of tensors of two shapes that are broadcast to each other; `None` if they do not fit.
+pub(super) fn broadcast_dims(first: &[usize], second: &[usize]) -> Option<Vec<usize>> {
+    let rank = first.len().max(second.len());
+    let extent = |dims: &[usize], axis: usize| (axis + dims.len()).checked_sub(rank).map_or(1, |axis| dims[axis]);
+    let pairs = (0..rank).map(|axis| (extent(first, axis), extent(second, axis)));
+    pairs
+        .map(|pair| match pair {
+            (a, b) if a == b => Some(a),
+            (1, extent) | (extent, 1) => Some(extent),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Bytes of a raw value.
@@ -264,15 +286,18 @@ mod tests {
     fn pairs_are_broadcast() {
         let matrix = Tensor::floats(vec![2, 3], vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         let column = Tensor::floats(vec![2, 1], vec![10.0, 20.0]);
-        let dims = matrix.broadcast_dims(&column).unwrap();
+        let dims = broadcast_dims(&matrix.dims, &column.dims).unwrap();
         let product = matrix.combined(&column, dims, |a, b| a - b).unwrap();
         assert_eq!(product, Tensor::floats(vec![2, 3], vec![-10.0, -9.0, -8.0, -17.0, -16.0, -15.0]));
         let row = Tensor::floats(vec![3], vec![1.0, 2.0, 3.0]);
-        let dims = column.broadcast_dims(&row).unwrap();
+        let dims = broadcast_dims(&column.dims, &row.dims).unwrap();
         assert_eq!(dims, [2, 3]);
         let sum = column.combined(&row, dims, |a, b| a + b).unwrap();
         assert_eq!(sum, Tensor::floats(vec![2, 3], vec![11.0, 12.0, 13.0, 21.0, 22.0, 23.0]));
-        assert!(matrix.broadcast_dims(&Tensor::floats(vec![2], vec![0.0; 2])).is_none());
+        assert!(broadcast_dims(&matrix.dims, &[2]).is_none());
+        let chosen = Tensor::integers(vec![3], vec![0, 1, 0]).selected(&column, &matrix, vec![2, 3]).unwrap();
+        assert_eq!(chosen, Tensor::floats(vec![2, 3], vec![0.0, 10.0, 2.0, 3.0, 20.0, 5.0]));
+        assert_eq!(row.truths(), Tensor::integers(vec![3], vec![1; 3]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::net::channel_map::ChannelMap;
 use crate::onnx::import::draft::{Draft, Op};
 use crate::onnx::import::node::{Axes, Image, Node, Value};
 use crate::onnx::import::refusal::{Checked, refusal};
-use crate::onnx::import::tensor::Tensor;
+use crate::onnx::import::tensor::{Tensor, broadcast_dims};
 
 pub(super) fn batch_normalization(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
     if node.integer("training_mode", 0)? != 0 {
@@ -39,7 +39,7 @@ pub(super) fn add(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
 /// What two constants make together; `None` if one of the two inputs is computed.
 fn constants(node: &Node<'_>, draft: &mut Draft, operation: fn(f32, f32) -> f32) -> Checked<Option<Value>> {
     let (Value::Constant(first), Value::Constant(second)) = (node.value(0)?, node.value(1)?) else { return Ok(None) };
-    let Some(dims) = first.broadcast_dims(second) else {
+    let Some(dims) = broadcast_dims(&first.dims, &second.dims) else {
         return Err(refusal("shapes", "those of a broadcast", format!("{:?} and {:?}", first.dims, second.dims)));
     };
     draft.charge(dims.iter().fold(1, |product: usize, &extent| product.saturating_mul(extent)))?;

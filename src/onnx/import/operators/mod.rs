@@ -63,6 +63,7 @@ const OPERATORS: &[Operator] = &[
     Operator { name: "Sum", attributes: &[], import: channels::sum },
     Operator { name: "Transpose", attributes: &["perm"], import: shape::transpose },
     Operator { name: "Unsqueeze", attributes: &["axes"], import: shape::unsqueeze },
+    Operator { name: "Where", attributes: &[], import: shape::select },
 ];
 
 impl Operator {

@@ -5,7 +5,7 @@ use crate::net::Operation;
 use crate::onnx::import::draft::{Draft, Op};
 use crate::onnx::import::node::{Axes, Image, Node, Value, axis_from_front, extents};
 use crate::onnx::import::refusal::{Checked, refusal};
-use crate::onnx::import::tensor::{MAX_AXES, Tensor};
+use crate::onnx::import::tensor::{MAX_AXES, Tensor, broadcast_dims};
 use crate::onnx::proto::DataType;
 
 pub(super) fn constant(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
@@ -38,11 +38,15 @@ pub(super) fn dropout(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
     node.value(0).cloned()
 }
 
-/// Numbers of all formats of floating point are f32 here.
-pub(super) fn cast(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
+/// Numbers of all formats of floating point are f32 here, truths are integers.
+pub(super) fn cast(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
     let value = node.value(0)?;
     let to = node.integer("to", 0)?;
     let kind = i32::try_from(to).ok().and_then(|to| DataType::try_from(to).ok());
+    if let (Value::Constant(tensor), Some(DataType::Bool)) = (value, kind) {
+        draft.charge(tensor.count())?;
+        return Ok(Value::Constant(tensor.truths()));
+    }
     let is_float = matches!(kind, Some(DataType::Float | DataType::Float16 | DataType::Bfloat16 | DataType::Double));
     let is_kept = match value {
         Value::Image(_) => is_float,
@@ -50,6 +54,18 @@ pub(super) fn cast(node: &Node<'_>, _: &mut Draft) -> Checked<Value> {
         Value::Constant(tensor) => matches!(kind, Some(DataType::Int64)) && tensor.as_integers().is_ok(),
     };
     if is_kept { Ok(value.clone()) } else { Err(refusal("attribute to", "another format of floating point", to)) }
+}
+
+/// Constants alone: masks of weights.
+pub(super) fn select(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
+    let [condition, first, second] = [node.constant(0)?, node.constant(1)?, node.constant(2)?];
+    let dims = broadcast_dims(&condition.dims, &first.dims).and_then(|dims| broadcast_dims(&dims, &second.dims));
+    let Some(dims) = dims else {
+        let got = format!("{:?}, {:?} and {:?}", condition.dims, first.dims, second.dims);
+        return Err(refusal("shapes", "those of a broadcast", got));
+    };
+    draft.charge(dims.iter().fold(1, |product: usize, &extent| product.saturating_mul(extent)))?;
+    Ok(Value::Constant(condition.selected(first, second, dims)?))
 }
 
 pub(super) fn flatten(node: &Node<'_>, draft: &mut Draft) -> Checked<Value> {
