@@ -44,7 +44,7 @@ const fn bf16(row: Row) -> Row {
 ///
 /// A tier: instruction set, lanes of f32, tiles of convolutions, of grouped ones (which need a register for the order of lanes, and of 14 x
 /// 32 put vectors on the stack), of the gradient of a matrix (rows, columns each). Tiers of bf16 have no grouped ones, and tile units only
-/// convolutions.
+/// convolutions and the gradient of a matrix.
 macro_rules! registry {
     (tiers { $($isa:literal, $lanes:literal, ($rows:literal, $columns:literal), ($group_rows:literal, $group_columns:literal),
         ($gradient_rows:literal, $gradient_columns:literal);)* }
@@ -117,6 +117,7 @@ macro_rules! registry {
                 bf16(stencil("fused", $unit, "col3", $unit_rows, $unit_columns)),
                 bf16(stencil("fused", $unit, "box25", $unit_rows, $unit_columns)),
                 bf16(tiled("dense", $unit, $unit_rows, $unit_columns)),
+                bf16(tiled("weightgradient", $unit, $unit_rows, $unit_columns)),
             )*
             $($row,)*
         ]

@@ -123,7 +123,7 @@ fn rows_that_cannot_work_are_refused_by_name() {
         (Row { isa: "avx512", ..bf16 }, "lower precision"),
         (Row { isa: "avx512bf16", ..dense }, "lower precision"),
         (Row { isa: "amx", ..bf16 }, "32 x 32 sums"),
-        (Row { isa: "amx", op: "weightgradient", spatial: None, tile: (32, 32), ..bf16 }, "convolutions only"),
+        (Row { isa: "amx", op: "stencilgradient", tile: (0, 16), ..bf16 }, "convolutions and gradients of matrices only"),
         (Row { tile: (0, 8), ..pool }, "their 4 lanes"),
         (Row { tile: (2, 4), ..pool }, "their 4 lanes"),
     ];

@@ -260,11 +260,11 @@ fn kernels_of_the_tile_unit_use_it() {
     let Some(text) = output_of("objdump", &["-d", "--no-show-raw-insn"], &archive) else { return };
     let functions = functions(&text);
     let kernels: Vec<_> = functions.iter().filter(|function| function.name.contains(" lean_")).collect();
-    assert_eq!(kernels.len(), 7, "six stencils and dense convolutions");
+    assert_eq!(kernels.len(), 8, "six stencils, dense convolutions, the gradient of a matrix");
     for kernel in kernels {
         let count = |word: &str| kernel.instructions.iter().filter(|(_, text)| text.starts_with(word)).count();
         assert_eq!((count("ldtilecfg"), count("tilerelease")), (1, 1), "{}", kernel.name);
-        // Both ways with two tiles of pixels each; a compiler may repeat what is common to one tile and two.
+        // Both ways with two tiles of pixels, or of values, each; a compiler may repeat what is common to one tile and two.
         let [dots, loads, stores] = ["tdpbf16ps", "tileload", "tilestore"].map(count);
         assert!(dots >= 8 && dots % 2 == 0, "{}: {dots} products", kernel.name);
         assert!(loads >= 8 + 4 && stores >= 4 && stores % 2 == 0, "{}: {loads} loads, {stores} stores", kernel.name);

@@ -45,6 +45,7 @@ pub fn template(row: &Row) -> Option<&'static str> {
     Some(match (row.dtype, *file) {
         ("bf16", "conv.c.in") if has_tiles => "convtiles.c.in",
         ("bf16", "conv.c.in") => "convbf16.c.in",
+        ("bf16", "weightgradient.c.in") if has_tiles => "weightgradienttiles.c.in",
         ("bf16", "weightgradient.c.in") => "weightgradientbf16.c.in",
         (_, file) => file,
     })

@@ -32,6 +32,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("convtiles.c.in", include_str!("../templates/convtiles.c.in")),
     ("weightgradient.c.in", include_str!("../templates/weightgradient.c.in")),
     ("weightgradientbf16.c.in", include_str!("../templates/weightgradientbf16.c.in")),
+    ("weightgradienttiles.c.in", include_str!("../templates/weightgradienttiles.c.in")),
     ("stencilgradient.c.in", include_str!("../templates/stencilgradient.c.in")),
     ("elementwise.c.in", include_str!("../templates/elementwise.c.in")),
 ];
@@ -103,6 +104,11 @@ const UNROLLED_TAPS: usize = 9;
 const PIXEL_PAIRS: usize = 64;
 const PAIRED_INPUTS: usize = 64;
 
+/// Steps of 32 pixels, and panels of gradients, that a tile unit's gradient of a matrix prepares at a time: 16 KiB of 32 inputs, which stay in
+/// the first level of cache beside as much of a panel, and 128 KiB of gradients, which stay in the second.
+const CHUNK_STEPS: usize = 8;
+const GROUP_PANELS: usize = 8;
+
 /// Pixels of bf16 whose statistics are added up in f32 before f64, which takes twice as long per value.
 const SUMMED_PIXELS: usize = 16;
 
@@ -149,6 +155,8 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 chains => isa.registers * 3 / 4,
                 pairs => PIXEL_PAIRS,
                 depth => PAIRED_INPUTS,
+                chunk_steps => CHUNK_STEPS,
+                group_panels => GROUP_PANELS,
                 summed => SUMMED_PIXELS,
             })
         })

@@ -45,8 +45,8 @@ fn check(row: &Row) -> Result<(), String> {
     }
     let (rows, columns) = row.tile;
     if isa.products == Products::Tile {
-        if template != "convtiles.c.in" {
-            return Err("the tile unit runs convolutions only".into());
+        if !matches!(template, "convtiles.c.in" | "weightgradienttiles.c.in") {
+            return Err("the tile unit runs convolutions and gradients of matrices only".into());
         }
         if rows != PANEL {
             return Err(format!("the tile unit holds {PANEL} x {PANEL} sums"));

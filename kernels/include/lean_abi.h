@@ -8,8 +8,8 @@
  *       matrix [panel][k][32], stencil [panel][tap][channel of the group][32], bias, scale and shift [panel][32].
  *   P4  The processor has the kernel's instruction set.
  *   P5  The floating-point environment is the default one (MXCSR, FPCR).
- *   P6  Kernels of the tile unit: the process may use it. Of calls that follow each other on a thread, the first has LEAN_FIRST and the last
- *       LEAN_LAST, and no other code on this thread uses tiles in between.
+ *   P6  Kernels of the tile unit: the process may use it, and no tiles are configured on this thread. Of calls of a convolution that follow each
+ *       other on a thread, the first has LEAN_FIRST and the last LEAN_LAST, and no other code on this thread uses tiles in between.
  *
  * Members named `fetch` are memory that is wanted soon. Kernels bring it into the second level of cache and neither read nor write it:
  * any address will do.

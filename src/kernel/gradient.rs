@@ -145,7 +145,8 @@ impl<T: Element> WeightGradientKernel<T> {
             };
             // SAFETY: P1 by the three asserted extents, of which the rows are a part (dw is written in whole vectors inside its
             // 32-wide rows). P2: dw is a unique borrow. P3 does not apply to x and g. P4: the dispatch table holds only kernels of
-            // detected instruction sets. P5: Rust code runs in the default environment.
+            // detected instruction sets. P5: Rust code runs in the default environment. P6: a tier of tiles was permitted, and the
+            // run of a convolution leaves none configured.
             unsafe { native(&raw const args) }
         }
     }

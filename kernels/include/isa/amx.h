@@ -10,6 +10,36 @@
 #define TILE_ROWS 16
 #define TILE_BYTES 64
 
+/* 128 bits of each of four pixels. */
+static inline W w_load_quarters(const uint16_t *from, const int64_t *at) {
+  W quarters = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(from + at[0])));
+  quarters = _mm512_inserti32x4(quarters, _mm_loadu_si128((const __m128i *)(from + at[4])), 1);
+  quarters = _mm512_inserti32x4(quarters, _mm_loadu_si128((const __m128i *)(from + at[8])), 2);
+  return _mm512_inserti32x4(quarters, _mm_loadu_si128((const __m128i *)(from + at[12])), 3);
+}
+/* Two neighbouring values of each of 16 pixels, for eight values: pairs[j] has values 2j and 2j + 1. */
+static inline void w_load_pairs(const uint16_t *from, const int64_t *at, W pairs[4]) {
+  const W a = w_load_quarters(from, at), b = w_load_quarters(from, at + 1), c = w_load_quarters(from, at + 2), d = w_load_quarters(from, at + 3);
+  const W ab = _mm512_unpacklo_epi32(a, b), cd = _mm512_unpacklo_epi32(c, d);
+  const W ab_high = _mm512_unpackhi_epi32(a, b), cd_high = _mm512_unpackhi_epi32(c, d);
+  pairs[0] = _mm512_unpacklo_epi64(ab, cd);
+  pairs[1] = _mm512_unpackhi_epi64(ab, cd);
+  pairs[2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+  pairs[3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+}
+/* 32 values of each of 32 pixels, transposed: [value][i] has pixels i and i + 16 side by side. */
+static inline void w_store_transposed(uint16_t *p, const uint16_t *from, const int64_t *at) {
+  for (int value = 0; value < 2 * LANES; value += 8) {
+    W first[4], second[4];
+    w_load_pairs(from + value, at, first);
+    w_load_pairs(from + value, at + 16, second);
+    for (int pair = 0; pair < 4; pair++, p += 4 * LANES) {
+      w_store(p, _mm512_mask_blend_epi16(0xaaaaaaaa, first[pair], _mm512_slli_epi32(second[pair], 16)));
+      w_store(p + 2 * LANES, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(first[pair], 16), second[pair]));
+    }
+  }
+}
+
 #ifndef LEAN_TILE_MODEL
 
 /* Palette 1; per tile its rows and the bytes of each. */
@@ -29,6 +59,7 @@ static const TileConfig tile_config __attribute__((aligned(64))) = {
 /* Rows from p on, `step` bytes apart. */
 #define TILE_LOAD(tile, p, step) \
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(p), "r"((int64_t)(step)) : "memory")
+#define TILE_ZERO(tile) __asm__ volatile("tilezero %%tmm" #tile : : : "memory")
 #define TILE_STORE(tile, p, step) \
   __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(p), "r"((int64_t)(step)) : "memory")
 /* sums += the dot products of pairs of a's rows and b's columns. */
@@ -59,6 +90,10 @@ static inline void tiles_release(void) {
 static inline void tile_load(Tile *tile, const void *p, int64_t step) {
   tiles_need(1);
   for (int row = 0; row < TILE_ROWS; row++) __builtin_memcpy(tile->bf16[row], (const char *)p + row * step, TILE_BYTES);
+}
+static inline void tile_zero(Tile *tile) {
+  tiles_need(1);
+  __builtin_memset(tile, 0, sizeof *tile);
 }
 static inline void tile_store(const Tile *tile, void *p, int64_t step) {
   tiles_need(1);
@@ -93,6 +128,7 @@ static inline void tile_dot(Tile *sums, const Tile *a, const Tile *b) {
 #define TILES_CONFIGURE() tiles_configure()
 #define TILES_RELEASE() tiles_release()
 #define TILE_LOAD(tile, p, step) tile_load(&tiles[tile], p, step)
+#define TILE_ZERO(tile) tile_zero(&tiles[tile])
 #define TILE_STORE(tile, p, step) tile_store(&tiles[tile], p, step)
 #define TILE_DOT(sums, a, b) tile_dot(&tiles[sums], &tiles[a], &tiles[b])
 
