@@ -348,7 +348,7 @@ leanresnet_status leanresnet_session_run_u8(leanresnet_session *session,
                                             leanresnet_error *error);
 
 /**
- * The instruction set that a session runs on: "portable", "neon", "avx2", "avx512", "avx512bf16" or "amx"; later versions may know more.
+ * The instruction set that a session runs on: "portable", "neon", "neonbf16", "avx2", "avx512", "avx512bf16" or "amx"; later versions may know more.
  *
  * name: gets a text that ends with NUL. It belongs to the session and lives as long.
  *
