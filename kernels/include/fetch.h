@@ -3,10 +3,7 @@
 #define LEAN_FETCH_H
 
 #include "lean_abi.h"
-
-/* Into L2: no fault wherever it points. */
-#define PREFETCH(p) __builtin_prefetch(p, 0, 2)
-#define LINE 64
+#include "prefetch.h"
 
 /* What is wanted next: the runs of memory of the call, one after the other, some steps at every turn of the loops over k. Spread like
  * this, the lines come while the tile multiplies; many at once would make its own loads wait for them. */
