@@ -23,7 +23,8 @@ pub enum Isa {
     Avx512,
     /// [`Isa::Avx512`] with dot products of pairs of bf16 (`AVX512_BF16`): in f32 the same kernels. Of use to the feature `bf16` alone.
     Avx512Bf16,
-    /// [`Isa::Avx512Bf16`] with the tile unit (`AMX_TILE`, `AMX_BF16`) for convolutions of bf16 and gradients of their matrices, where Linux lets the process use it.
+    /// [`Isa::Avx512Bf16`] with the tile unit (`AMX_TILE`, `AMX_BF16`) for convolutions of bf16 and gradients of their matrices, where Linux
+    /// lets the process use it.
     Amx,
 }
 

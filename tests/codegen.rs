@@ -77,8 +77,8 @@ fn the_registry_is_valid_and_without_duplicates() {
 fn every_instruction_set_has_every_operator() {
     for isa in isa::ISAS {
         let dtype = isa.dtype;
-        // In bf16 there are the operators of inference.
-        for (op, _) in OPS.iter().filter(|(op, _)| dtype == "f32" || ["fused", "dense"].contains(op)) {
+        // In bf16 every tier has those that multiply matrices.
+        for (op, _) in OPS.iter().filter(|(op, _)| dtype == "f32" || ["fused", "dense", "weightgradient"].contains(op)) {
             let rows: Vec<&Row> =
                 ROWS.iter().filter(|row| (row.isa, row.dtype, row.op) == (isa.name, dtype, *op) && row.ship).collect();
             let spatial: Vec<_> = rows.iter().filter_map(|row| row.spatial).collect();
