@@ -15,6 +15,8 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 OURS = "leanresnet"
+# Of multiply-adds alone, and of those that load what they multiply, as kernels must.
+PURE_PEAK, LOAD_PEAK = "peak_gflops", "load_peak_gflops"
 # Engines that may take several batches at once: their time per image is not a latency.
 SEVERAL_REQUESTS = {"openvino-throughput"}
 # Colours that colour-blind readers can tell apart (Okabe and Ito), and a shape each.
@@ -63,10 +65,10 @@ class Results:
         best, mine = self.best_peer(preset, column, without), self.medians.get((OURS, preset, *column))
         return best[0] / mine if best and mine else None
 
-    def peak(self, threads: int):
-        """GFLOP/s of multiply-adds alone, as `bench net` measures them beside each time; None without a kernel for that."""
-        ours = (group for key, group in self.of_cell.items() if key[0] == OURS and key[2] == threads)
-        peaks = [line["peak_gflops"] for group in ours for line in group if line["peak_gflops"]]
+    def peak(self, threads: int, key: str = PURE_PEAK):
+        """GFLOP/s of multiply-adds, as `bench net` measures them beside each time; None without a kernel for that."""
+        ours = (group for cell, group in self.of_cell.items() if cell[0] == OURS and cell[2] == threads)
+        peaks = [line[key] for group in ours for line in group if line.get(key)]
         return statistics.median(peaks) if peaks else None
 
     def performance(self, engine: str, preset: str, column: tuple):
@@ -74,8 +76,8 @@ class Results:
         time = self.medians.get((engine, preset, *column))
         return self.networks[preset]["flops"] / time / 1e6 if time else None
 
-    def share_of_peak(self, preset: str, column: tuple):
-        performance, peak = self.performance(OURS, preset, column), self.peak(column[0])
+    def share_of_peak(self, preset: str, column: tuple, key: str):
+        performance, peak = self.performance(OURS, preset, column), self.peak(column[0], key)
         return performance / peak if performance and peak else None
 
     def spread(self, engine: str) -> float:
@@ -113,8 +115,10 @@ def preset_table(results: Results, preset: str) -> list:
     lines += [row([engine, *(time(engine, column) for column in columns)]) for engine in results.engines]
     lines.append(row(["best peer", *(bests[column][1] if bests[column] else "-" for column in columns)]))
     lines.append(row(["best peer / leanresnet", *(optional(results.ratio(preset, column), "{:.2f}") for column in columns)]))
-    shares = (results.share_of_peak(preset, column) for column in columns)
-    return lines + [row(["leanresnet, share of the FMA peak", *(optional(share, "{:.0%}") for share in shares)]), ""]
+    for title, key in (("the FMA peak", PURE_PEAK), ("the peak with loads", LOAD_PEAK)):
+        shares = (results.share_of_peak(preset, column, key) for column in columns)
+        lines.append(row([f"leanresnet, share of {title}", *(optional(share, "{:.0%}") for share in shares)]))
+    return [*lines, ""]
 
 
 def summary(results: Results) -> list:
@@ -152,7 +156,8 @@ def table(results: Results) -> str:
     alone = sum(results.noisy(key) for key in results.of_cell)
     rounds = 1 + max((line["round"] for line in results.times), default=0)
     peaks = " and ".join(
-        f"{optional(results.peak(threads), '{:.0f}')} GFLOP/s ({threads} thread{'s' * (threads > 1)})"
+        f"{optional(results.peak(threads), '{:.0f}')} GFLOP/s, {optional(results.peak(threads, LOAD_PEAK), '{:.0f}')} with loads "
+        f"({threads} thread{'s' * (threads > 1)})"
         for threads in sorted({key[2] for key in results.of_cell})
     )
     lines = [
@@ -189,6 +194,11 @@ def draw_panel(axes, results: Results, batch: int, threads: int):
     background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     label = {"ha": "right", "va": "bottom", "fontsize": 9, "bbox": background}
     axes.text(right * 0.95, peak * 1.08, f"FMA peak, {peak:.0f} GFLOP/s", **label)
+    with_loads = results.peak(threads, LOAD_PEAK)
+    if with_loads:
+        axes.plot([with_loads / bandwidth, right], [with_loads] * 2, color="#333333", linewidth=1.2, linestyle="--")
+        label |= {"va": "top"}
+        axes.text(right * 0.95, with_loads / 1.08, f"with loads, {with_loads:.0f}", **label)
     axes.text(left * 1.06, left * bandwidth * 0.86, f"memory, {bandwidth:.0f} GB/s", ha="left", va="top", fontsize=9)
     lowest = peak
     for preset, network in results.networks.items():

@@ -68,11 +68,11 @@ class Bench:
         files = ["--input", networks.input_path(self.models, preset, batch), "--output", self.output]
         self.run([program, "predict", model, *files, *common], threads)
         bench = [program, "bench", "net", model, *common, "--rounds", 1, "--seconds", self.options.seconds]
-        keys = ("ms_per_image", "peak_gflops", "isa")
+        keys = ("ms_per_image", "peak_gflops", "load_peak_gflops", "isa")
 
         def measure():
             answer = self.run(bench, threads)
-            return {key: answer[key] for key in keys}
+            return {key: answer.get(key) for key in keys}
 
         return quiet.measured(measure, self.options.tries)
 
