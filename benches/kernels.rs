@@ -284,11 +284,11 @@ impl<T: Element> Buffers<T> {
                 large
             }
             "gradientstatistics" => {
-                kernels.gradient_statistics(a, b, y, (p, q, r), true, (sum, sum2));
+                kernels.gradient_statistics(a, Some(b), y, (p, q, r), true, (sum, sum2));
                 3 * large
             }
             "normgradient" => {
-                kernels.norm_gradient(a, b, y, (p, q, r));
+                kernels.norm_gradient(a, Some(b), y, (p, q, r));
                 3 * large
             }
             "relugradient" => {

@@ -152,23 +152,24 @@ impl<T: Element> Elementwise<T> {
     }
 
     /// masked = gradient where relu(x * scale + shift) lets it pass (everywhere without ReLU); per channel, in f64, the sums of masked
-    /// and of masked * (x - mean).
+    /// and of masked * (x - mean). Without `gradient`, `masked` holds it before.
     pub fn gradient_statistics(
         &self,
         x: &[T],
-        gradient: &[T],
+        gradient: Option<&[T]>,
         masked: &mut [T],
         (scale, shift, mean): (&[f32], &[f32], &[f32]),
         with_relu: bool,
         (sum, sum_of_products): (&mut [f64], &mut [f64]),
     ) {
-        same(&[x.len(), gradient.len(), masked.len()]);
+        same(&[x.len(), gradient.map_or(x.len(), <[T]>::len), masked.len()]);
         same(&[scale.len(), shift.len(), mean.len(), sum.len(), sum_of_products.len()]);
         whole::<T>(mean.len());
+        let y = masked.as_mut_ptr();
         let args = LeanElementwiseArgs {
             a: x.as_ptr().cast(),
-            b: gradient.as_ptr().cast(),
-            y: masked.as_mut_ptr().cast(),
+            b: gradient.map_or(y.cast_const(), <[T]>::as_ptr).cast(),
+            y: y.cast(),
             p: scale.as_ptr(),
             q: shift.as_ptr(),
             r: mean.as_ptr(),
@@ -179,21 +180,23 @@ impl<T: Element> Elementwise<T> {
         };
         match self.gradient_statistics {
             None => portable::gradient_statistics(x, gradient, masked, (scale, shift, mean), with_relu, (sum, sum_of_products)),
-            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows. P4: the dispatch table holds only kernels of
+            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows, and `masked` may be the gradient. P4: the dispatch table holds only kernels of
             // detected instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }
     }
 
-    /// y = gradient * p + (x * q + r) per channel: the data gradient of a batch norm in closed form.
-    pub fn norm_gradient(&self, x: &[T], gradient: &[T], y: &mut [T], (p, q, r): (&[f32], &[f32], &[f32])) {
-        same(&[x.len(), gradient.len(), y.len()]);
+    /// y = gradient * p + (x * q + r) per channel: the data gradient of a batch norm in closed form. Without `gradient`, `y` holds it
+    /// before.
+    pub fn norm_gradient(&self, x: &[T], gradient: Option<&[T]>, y: &mut [T], (p, q, r): (&[f32], &[f32], &[f32])) {
+        same(&[x.len(), gradient.map_or(x.len(), <[T]>::len), y.len()]);
         same(&[p.len(), q.len(), r.len()]);
         whole::<T>(p.len());
+        let output = y.as_mut_ptr();
         let args = LeanElementwiseArgs {
             a: x.as_ptr().cast(),
-            b: gradient.as_ptr().cast(),
-            y: y.as_mut_ptr().cast(),
+            b: gradient.map_or(output.cast_const(), <[T]>::as_ptr).cast(),
+            y: output.cast(),
             p: p.as_ptr(),
             q: q.as_ptr(),
             r: r.as_ptr(),
@@ -201,7 +204,7 @@ impl<T: Element> Elementwise<T> {
         };
         match self.norm_gradient {
             None => portable::norm_gradient(x, gradient, y, (p, q, r)),
-            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows. P4: the dispatch table holds only kernels of
+            // SAFETY: P1 by the asserted lengths. P2: y is a unique borrow, and may be the gradient. P4: the dispatch table holds only kernels of
             // detected instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }

@@ -34,7 +34,7 @@ pub(crate) struct Problem {
     /// Pixels (pools: output pixels of a row).
     pub(crate) pixels: usize,
     pub(crate) channels: usize,
-    /// Whether a tensor is added.
+    /// Whether a tensor is added; for the gradients of a norm: whether the output takes the gradient's place.
     pub(crate) residual: bool,
     /// Whether a ReLU takes part; for the update: Nesterov's step.
     pub(crate) relu: bool,
@@ -136,10 +136,13 @@ impl Problem {
         let mut output = match self.word {
             "statistics" => fresh::<T>(0, edge),
             "globalpool" => fresh::<f32>(self.channels, edge),
+            "gradientstatistics" | "normgradient" if self.residual => holding::<T>(&self.inputs[1], edge),
             _ => fresh::<T>(length, edge),
         };
         let mut sums = [fresh::<f32>(2 * self.channels, edge), fresh::<f32>(2 * self.channels, edge)];
         let has_sums = self.word.ends_with("statistics");
+        // In place, the kernel gets no gradient, and the output holds it.
+        let in_place = self.residual;
         let y = &mut output;
         {
             let [sum, products] = &mut sums;
@@ -151,10 +154,11 @@ impl Problem {
                 }
                 ("statistics", [x, shift]) => kernels.statistics(of(x), shift, sums.0, sums.1),
                 ("gradientstatistics", [x, gradient, scale, shift, mean]) => {
-                    kernels.gradient_statistics(of(x), of(gradient), of_mut(y), (scale, shift, mean), self.relu, sums);
+                    let gradient = (!in_place).then_some(of::<T>(gradient));
+                    kernels.gradient_statistics(of(x), gradient, of_mut(y), (scale, shift, mean), self.relu, sums);
                 }
                 ("normgradient", [x, gradient, p, q, r]) => {
-                    kernels.norm_gradient(of(x), of(gradient), of_mut(y), (p, q, r));
+                    kernels.norm_gradient(of(x), (!in_place).then_some(of::<T>(gradient)), of_mut(y), (p, q, r));
                 }
                 ("relugradient", [output, gradient, addend]) => {
                     kernels.relu_gradient(of(output), of(gradient), self.residual.then_some(of::<T>(addend)), of_mut(y));
