@@ -37,7 +37,7 @@ pub mod stencil;
 pub mod train;
 
 pub use error::{Error, ErrorKind, Result};
-pub use exec::peak::peak_gflops;
+pub use exec::peak::{load_peak_gflops, peak_gflops};
 pub use exec::pool::{Pool, default_threads};
 #[cfg(feature = "npy")]
 pub use io::npy;

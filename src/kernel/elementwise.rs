@@ -1,5 +1,6 @@
 //! Elementwise kernels behind safe calls. Tensors are runs of pixels with their channels side by side.
 
+use crate::conv::pack::PANEL;
 use crate::ffi::{LEAN_ACCUMULATE, LEAN_RELU, LEAN_RESIDUAL, LeanElementwiseArgs};
 use crate::kernel::element::Element;
 use crate::portable::elementwise as portable;
@@ -24,6 +25,7 @@ pub struct Elementwise<T = f32> {
     pub(crate) spread: Option<Native>,
     pub(crate) momentum: Option<Native>,
     pub(crate) peak: Option<Native>,
+    pub(crate) load_peak: Option<Native>,
     element: PhantomData<fn(T)>,
 }
 
@@ -106,6 +108,7 @@ impl<T: Element> Elementwise<T> {
             "spread" => &mut self.spread,
             "momentum" => &mut self.momentum,
             "peak" => &mut self.peak,
+            "loadpeak" => &mut self.load_peak,
             _ => return None,
         })
     }
@@ -325,7 +328,7 @@ impl<T: Element> Elementwise<T> {
     }
 }
 
-/// What only f32 has: sums of gradients, updates of weights, the peak.
+/// What only f32 has: sums of gradients, updates of weights, the peaks.
 impl Elementwise {
     /// y += x.
     pub fn accumulate(&self, x: &[f32], y: &mut [f32]) {
@@ -366,6 +369,26 @@ impl Elementwise {
             None => portable::peak((a, b), times, y),
             // SAFETY: P1: y is all that is touched, `channels` is its length. P2: y is a unique borrow. P4: the dispatch table holds
             // only kernels of detected instruction sets. P5: Rust code runs in the default environment.
+            Some(native) => unsafe { native(&raw const args) },
+        }
+    }
+
+    /// y += x * weights, `turns` times, with rows of `inputs` values in x, a packed panel, and rows of 32 values in y: multiply-adds as
+    /// convolutions do them, which show the peak with loads.
+    pub fn load_peak(&self, x: &[f32], weights: &[f32], inputs: usize, turns: usize, y: &mut [f32]) {
+        let rows = pixels(x.len(), inputs);
+        assert!(weights.len() == inputs * PANEL && y.len() == rows * PANEL, "one panel, and as many rows of y as of x");
+        let args = LeanElementwiseArgs {
+            a: x.as_ptr().cast(),
+            p: weights.as_ptr(),
+            y: y.as_mut_ptr().cast(),
+            width: turns as u64,
+            ..empty(rows, inputs)
+        };
+        match self.load_peak {
+            None => portable::load_peak(x, weights, turns, y),
+            // SAFETY: P1 by the asserted lengths. P2: y is a unique borrow. P4: the dispatch table holds only kernels of detected
+            // instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }
     }

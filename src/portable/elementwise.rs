@@ -1,6 +1,7 @@
 //! Elementwise operators. Plain loops: the compiler vectorises them, and memory bounds them.
 #![forbid(unsafe_code)]
 
+use crate::conv::pack::PANEL;
 use crate::kernel::element::Element;
 use crate::kernel::elementwise::MomentumStep;
 
@@ -168,6 +169,18 @@ pub(crate) fn peak((a, b): (f32, f32), times: usize, y: &mut [f32]) {
     for y in y {
         for _ in 0..times {
             *y = multiply_add(a, b, *y);
+        }
+    }
+}
+
+/// y += x * weights, `turns` times: rows of x, one panel of weights.
+pub(crate) fn load_peak(x: &[f32], weights: &[f32], turns: usize, y: &mut [f32]) {
+    let inputs = weights.len() / PANEL;
+    for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(PANEL)) {
+        for _ in 0..turns {
+            for (x, weights) in x.iter().zip(weights.chunks_exact(PANEL)) {
+                y.iter_mut().zip(weights).for_each(|(y, weight)| *y = multiply_add(*x, *weight, *y));
+            }
         }
     }
 }

@@ -5,10 +5,11 @@ use super::fill::Fill;
 use super::typed::{self, Typed, fresh, holding, of, of_mut};
 use crate::common::guard::{Edge, GuardedBuffer};
 use leanresnet::internals::kernel::elementwise::{Elementwise, MomentumStep};
+use leanresnet::internals::pack::PANEL;
 use std::any::Any;
 
 /// Their words in kernel names.
-pub(crate) const WORDS: [&str; 13] = [
+pub(crate) const WORDS: [&str; 14] = [
     "normalize",
     "statistics",
     "gradientstatistics",
@@ -22,7 +23,11 @@ pub(crate) const WORDS: [&str; 13] = [
     "spread",
     "momentum",
     "peak",
+    "loadpeak",
 ];
+
+/// Turns of the loop whose speed is the peak with loads.
+pub(crate) const TURNS: usize = 2;
 
 /// Values that a row of a pool has beyond its pairs of pixels: an odd last pixel, and a gap.
 const SPARE: usize = 3;
@@ -66,6 +71,7 @@ impl Problem {
             "pool" => &[2 * Self::pool_row(pixels, channels) - SPARE * channels],
             "scale" | "unpool" | "globalpool" => &[n],
             "spread" | "peak" => &[channels],
+            "loadpeak" => &[n, channels * PANEL, pixels * PANEL],
             _ => panic!("no operator `{word}`"),
         };
         let data = |(index, &size): (usize, &usize)| {
@@ -90,6 +96,7 @@ impl Problem {
     pub(crate) fn terms(&self) -> usize {
         match self.word {
             "statistics" | "gradientstatistics" | "globalpool" | "peak" => self.pixels + 3,
+            "loadpeak" => TURNS * self.channels + 1,
             _ => 5,
         }
     }
@@ -188,6 +195,7 @@ impl Problem {
     fn read_only(&self) -> usize {
         match self.word {
             "peak" => 0,
+            "loadpeak" => 2,
             _ => 1,
         }
     }
@@ -198,6 +206,7 @@ impl Problem {
             ("accumulate", [x, y]) => kernels.accumulate(x, y),
             ("momentum", [gradient, weights, velocity]) => kernels.momentum(gradient, weights, velocity, &self.step()),
             ("peak", [y]) => kernels.peak((self.factors[0], self.factors[1]), self.pixels, y),
+            ("loadpeak", [x, weights, y]) => kernels.load_peak(x, weights, self.channels, TURNS, y),
             _ => return Ok(false),
         }
         inputs.iter().try_for_each(GuardedBuffer::check)?;
