@@ -56,6 +56,10 @@ pub struct Isa {
 /// and bring products of the same sum together, each of which waits for the one before.
 const NEON_TUNING: &[&str] = &["-fno-schedule-insns"];
 
+/// With generic tuning, gcc keeps integers in vector and mask registers, on ports that the vectors need; at -O3 it puts vectors on the stack
+/// in the loops over columns.
+const TILE_TUNING: &[&str] = &["-mtune=sapphirerapids", "-O2"];
+
 /// AVX-512 with dot products of bf16: of its own tier, and of the vectors beside tiles.
 const AVX512_BF16_FLAGS: &[&str] =
     &["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx512bf16", "-mavx2", "-mfma", "-mprefer-vector-width=512"];
@@ -135,7 +139,7 @@ pub const ISAS: &[Isa] = &[
         lanes: 16,
         registers: 32,
         flags: AVX512_BF16_FLAGS,
-        tuning: &[],
+        tuning: TILE_TUNING,
         features: AVX512_BF16_FEATURES,
         permission: Some("tiles::are_permitted"),
         dtype: "bf16",
