@@ -69,6 +69,12 @@ typedef struct LeanConvArgs {
   uint64_t flags;
   uint64_t fetch[8];        /* addresses of LEAN_FETCHES runs */
   uint64_t fetch_lines[8];  /* cache lines of 64 bytes of each */
+  /* Kernels that take rows of an image do so where `height` is not 0: lean kernels at stride 1 that add all inputs. `tap`, `inside`, `x`,
+   * `y`, `residual` and `pixels` mean nothing then. */
+  uint64_t height, width;   /* output rows, and pixels of each */
+  const void *const *x_rows; /* pixel 0 of height + 2 input rows, from the one above the first output row on; 0: outside the image */
+  void *const *y_rows;      /* of `height` rows */
+  const void *const *residual_rows; /* with LEAN_RESIDUAL */
 } LeanConvArgs;
 
 /* Gradient of a 1x1 or dense convolution's matrix: dw[k][o] = sum over rows and pixels of x[pixel][k] * g[pixel][o]. */
