@@ -56,9 +56,9 @@ pub struct Isa {
 /// and bring products of the same sum together, each of which waits for the one before.
 const NEON_TUNING: &[&str] = &["-fno-schedule-insns"];
 
-/// With generic tuning, gcc keeps integers in vector and mask registers, on ports that the vectors need; at -O3 it puts vectors on the stack
-/// in the loops over columns.
-const TILE_TUNING: &[&str] = &["-mtune=sapphirerapids", "-O2"];
+/// With generic tuning, gcc keeps integers in vector and mask registers, on ports that the vectors need, and its own vectors of addresses
+/// do the same; at -O3 it puts vectors on the stack in the loops over columns.
+const TILE_TUNING: &[&str] = &["-mtune=sapphirerapids", "-O2", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"];
 
 /// AVX-512 with dot products of bf16: of its own tier, and of the vectors beside tiles.
 const AVX512_BF16_FLAGS: &[&str] =
