@@ -12,6 +12,7 @@ use crate::conv::pack::PackedWeights;
 use crate::ffi::{
     LEAN_FETCHES, LEAN_FIRST, LEAN_FROM_OUTPUT, LEAN_LAST, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs,
 };
+use crate::machine;
 use crate::stencil::Stencil;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -366,36 +367,49 @@ fn neighbour<T: Copy>(x: Source<'_, T>, (h, w): (usize, usize), (dy, dx): (i8, i
     row.wrapping_add(w * layout.pixel_step).wrapping_offset(isize::from(dx) * layout.pixel_step as isize)
 }
 
+/// Panels that a dense convolution takes through all rows of the call: all at once, or one if the matrix takes so much of the second level
+/// of cache that it would come from beyond it for every row.
+fn panels_at_once<T: Element>(call: &ConvCall<'_, T>) -> usize {
+    let is_large = size_of_val(&call.weights.matrix[..]) > machine::second_level_cache() / 4;
+    if is_large && call.rows.len() > 1 { 1 } else { call.panels.len().max(1) }
+}
+
 /// Runs of pixels within rows; rows that follow each other without a gap (1x1 kernels on whole images) count as one.
 fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T>) {
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let Source { data, layout } = call.x;
     let merge = call.weights.rows == 1 && call.stride == 1;
-    let (ahead, flags, all_pixels) = (call.ahead, args.flags, call.rows.len() * call.width);
-    let mut h = call.rows.start;
-    while h < call.rows.end {
-        let end = if merge { run_end(call, h) } else { h + 1 };
-        let total = (end - h) * call.width;
-        let mut done = 0;
-        while done < total {
-            let count = run_length(total - done, tile_rows);
-            for row in 0..call.weights.rows {
-                let at = layout.row(h * call.stride + row) + done * call.stride * layout.pixel_step;
-                args.x[row] = data.as_ptr().wrapping_add(at).cast();
+    let at_once = if merge { call.panels.len().max(1) } else { panels_at_once(call) };
+    let (ahead, flags, pixels) = (call.ahead, args.flags, call.rows.len() * call.width);
+    let all_pixels = pixels * call.panels.len().div_ceil(at_once);
+    for (turn, panel) in call.panels.clone().step_by(at_once).enumerate() {
+        args.panel0 = panel as u64;
+        args.panel1 = (panel + at_once).min(call.panels.end) as u64;
+        let mut h = call.rows.start;
+        while h < call.rows.end {
+            let end = if merge { run_end(call, h) } else { h + 1 };
+            let total = (end - h) * call.width;
+            let mut done = 0;
+            while done < total {
+                let count = run_length(total - done, tile_rows);
+                for row in 0..call.weights.rows {
+                    let at = layout.row(h * call.stride + row) + done * call.stride * layout.pixel_step;
+                    args.x[row] = data.as_ptr().wrapping_add(at).cast();
+                }
+                bases.set(&mut args, h, done, count);
+                let part = (turn * pixels + (h - call.rows.start) * call.width + done, count, all_pixels);
+                ahead.set::<T>(&mut args, part);
+                args.flags = flags_of_run(flags, part);
+                // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
+                // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint
+                // or y itself. P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment. P6:
+                // `ffi::detected` asked, `flags_of_run`.
+                unsafe { native(&raw const args) };
+                done += count;
             }
-            bases.set(&mut args, h, done, count);
-            let part = ((h - call.rows.start) * call.width + done, count, all_pixels);
-            ahead.set::<T>(&mut args, part);
-            args.flags = flags_of_run(flags, part);
-            // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
-            // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself.
-            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment. P6: `ffi::detected` asked,
-            // `flags_of_run`.
-            unsafe { native(&raw const args) };
-            done += count;
+            h = end;
         }
-        h = end;
     }
 }
 

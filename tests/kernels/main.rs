@@ -67,6 +67,7 @@ fn families(op: &str, dtype: &str) -> &'static [(&'static str, Proof)] {
         ],
         "dense" => &[
             ("exact", convolution::dense_exact),
+            ("large", convolution::dense_large),
             ("bound", convolution::dense_bound),
             ("guard", convolution::dense_guard),
             ("special", special::dense),

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use leanresnet::{Calibration, Isa, Pool, Precision, build_info, peak_gflops};
+use leanresnet::{Calibration, Isa, Pool, Precision, build_info, machine, peak_gflops};
 use serde::Serialize;
 
 use crate::bandwidth::{Bandwidths, Level};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::{machine, table};
+use crate::table;
 
 /// How long the peak of an instruction set is measured.
 const PEAK_TIME: Duration = Duration::from_millis(100);
