@@ -1,6 +1,7 @@
 // Renders the C unit of one row. Undefined names in a template are errors.
 
 use super::registry::Row;
+use super::validate::PANEL;
 use super::{isa, name};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
@@ -115,6 +116,17 @@ fn tile_sizes(rows: usize) -> Vec<usize> {
     (1..=rows).filter(|&pixels| pixels >= rows / 2 || pixels.is_power_of_two()).collect()
 }
 
+/// The second tile of a convolution's kernel, of two panels, for calls that ask for it (`LEAN_WIDE`). (0, 0): none, where registers do not suffice.
+pub fn wide_tile(row: &Row) -> (usize, usize) {
+    let is_convolution = matches!(row.op, "fused" | "dense");
+    if is_convolution && row.isa == "avx512" && row.tile.1 == PANEL { (6, 2 * PANEL) } else { (0, 0) }
+}
+
+/// Pixels of the wide tiles: calls of two whole ones and more are cut into tiles of two thirds of that at least.
+fn wide_sizes(rows: usize) -> Vec<usize> {
+    (1..=rows).filter(|&pixels| 3 * pixels >= 2 * rows).collect()
+}
+
 /// Pixels of the tiles of one vector, for channels after the last whole tile. Eight accumulators keep two multiply-adds a cycle busy.
 const EDGE_SIZES: [usize; 4] = [1, 2, 4, 8];
 
@@ -161,6 +173,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
         environment.add_template(name, text).map_err(|error| format!("{name}: {error:#}"))?;
     }
     let (rows, columns) = row.tile;
+    let (wide_rows, wide_columns) = wide_tile(row);
     environment
         .get_template(file)
         .and_then(|template| {
@@ -178,6 +191,11 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 keeps_words => keeps_words(row),
                 held_taps => if keeps_words(row) { 0 } else { HELD_TAPS },
                 tile_sizes => tile_sizes(rows),
+                wide_mr => wide_rows,
+                wide_nr => wide_columns,
+                wide_nv => wide_columns / isa.lanes,
+                wide_sizes => wide_sizes(wide_rows),
+                panel_vectors => PANEL / isa.lanes,
                 edge_sizes => EDGE_SIZES,
                 taps_at_once => taps_at_once(row, isa.registers),
                 unrolled_taps => UNROLLED_TAPS,

@@ -35,6 +35,7 @@
 #define LEAN_ACCUMULATE 16 /* gradients: add to what the output holds */
 #define LEAN_FIRST 32      /* P6: configures the tiles */
 #define LEAN_LAST 64       /* P6: releases the tiles */
+#define LEAN_WIDE 128      /* convolutions: tiles of two panels, where the kernel has them; the same result */
 
 /* Most pixels of one call of a convolution: the bits of a mask. */
 #define LEAN_PIXELS 64

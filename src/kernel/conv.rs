@@ -8,9 +8,10 @@ use super::images;
 use super::rows::{Epilogue, Layout, Residual, Source};
 use super::target::Target;
 use super::upcoming::Ahead;
-use crate::conv::pack::PackedWeights;
+use crate::conv::pack::{PANEL, PackedWeights};
 use crate::ffi::{
-    LEAN_FETCHES, LEAN_FIRST, LEAN_FROM_OUTPUT, LEAN_LAST, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs,
+    LEAN_FETCHES, LEAN_FIRST, LEAN_FROM_OUTPUT, LEAN_LAST, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LEAN_WIDE,
+    LeanConvArgs,
 };
 use crate::machine;
 use crate::stencil::Stencil;
@@ -32,6 +33,10 @@ pub struct ConvKernel<T = f32> {
     takes_images: bool,
     /// Pixels of a full tile.
     tile_rows: usize,
+    /// Pixels of a full tile of two panels; 0 where the kernel has none.
+    wide_rows: usize,
+    /// Whether calls of as many channels use those.
+    is_wide: bool,
     /// `None`: portable Rust.
     native: Option<Native>,
     element: PhantomData<fn(T)>,
@@ -107,6 +112,8 @@ impl<T: Element> ConvKernel<T> {
             is_grouped: false,
             takes_images: false,
             tile_rows,
+            wide_rows: 0,
+            is_wide: false,
             native: Some(native),
             element: PhantomData,
         }
@@ -122,6 +129,32 @@ impl<T: Element> ConvKernel<T> {
         ConvKernel { takes_images: true, ..self }
     }
 
+    /// The same kernel, which has tiles of `rows` pixels x two panels; none if `rows` is 0.
+    pub(crate) fn with_wide_tiles(self, rows: usize) -> Self {
+        ConvKernel { wide_rows: rows, ..self }
+    }
+
+    /// The same kernel; whether it uses the tiles of two panels, if it has them, in calls of as many channels.
+    pub(crate) fn in_wide_tiles(self, is_wide: bool) -> Self {
+        ConvKernel { is_wide: is_wide && self.wide_rows > 0, ..self }
+    }
+
+    /// Whether calls of enough channels use the tiles of two panels.
+    pub(crate) fn is_in_wide_tiles(&self) -> bool {
+        self.is_wide
+    }
+
+    /// The tiles that a call is made of.
+    fn tiles(&self, call: &ConvCall<'_, T>) -> Tiles {
+        let channels = (PANEL * call.panels.end).min(call.weights.channels).saturating_sub(PANEL * call.panels.start);
+        let fits = channels >= 2 * PANEL && call.rows.len() * call.width >= 2 * self.wide_rows;
+        if self.is_wide && fits {
+            Tiles { rows: self.wide_rows, panels: 2, flag: u64::from(LEAN_WIDE) }
+        } else {
+            Tiles { rows: self.tile_rows, panels: 1, flag: 0 }
+        }
+    }
+
     /// Whether the more rows a call has the better, since they cost the kernel little beside what a call does.
     pub(crate) fn takes_images(&self) -> bool {
         self.takes_images
@@ -134,7 +167,17 @@ impl<T: Element> ConvKernel<T> {
 
     /// The portable code.
     pub(crate) const fn portable(name: &'static str, stencil: Option<Stencil>) -> Self {
-        ConvKernel { name, stencil, is_grouped: false, takes_images: false, tile_rows: 1, native: None, element: PhantomData }
+        ConvKernel {
+            name,
+            stencil,
+            is_grouped: false,
+            takes_images: false,
+            tile_rows: 1,
+            wide_rows: 0,
+            is_wide: false,
+            native: None,
+            element: PhantomData,
+        }
     }
 
     /// Runs the call.
@@ -149,10 +192,18 @@ impl<T: Element> ConvKernel<T> {
         match (self.native, self.stencil) {
             (None, _) => T::convolve(call),
             (Some(native), Some(_)) if self.takes_images && images::are_rows_of_image(call) => images::run(native, call),
-            (Some(native), Some(stencil)) => fused(native, stencil, self.tile_rows, call),
-            (Some(native), None) => dense(native, self.tile_rows, call),
+            (Some(native), Some(stencil)) => fused(native, stencil, self.tiles(call), call),
+            (Some(native), None) => dense(native, self.tiles(call), call),
         }
     }
+}
+
+/// The tiles of a call: their size, and the flag that asks for them.
+#[derive(Clone, Copy)]
+struct Tiles {
+    rows: usize,
+    panels: usize,
+    flag: u64,
 }
 
 /// The conditions P1 and P3 of one call that has rows and pixels.
@@ -322,18 +373,18 @@ fn run_length(rest: usize, tile_rows: usize) -> usize {
 }
 
 /// Runs of pixels that cross row ends where memory allows.
-fn fused<T: Element>(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall<'_, T>) {
+fn fused<T: Element>(native: Native, stencil: Stencil, tiles: Tiles, call: &mut ConvCall<'_, T>) {
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let (width, stride) = (call.width, call.stride);
-    let (ahead, flags, all_pixels) = (call.ahead, args.flags, call.rows.len() * width);
+    let (ahead, flags, all_pixels) = (call.ahead, args.flags | tiles.flag, call.rows.len() * width);
     let mut h0 = call.rows.start;
     while h0 < call.rows.end {
         let end = if stride == 1 { run_end(call, h0) } else { h0 + 1 };
         let total = (end - h0) * width;
         let mut done = 0;
         while done < total {
-            let count = run_length(total - done, tile_rows);
+            let count = run_length(total - done, tiles.rows);
             let first = (h0 + done / width, done % width);
             let edges = Edges::of(&Pixels { first, count, width, input: call.input, stride }, stencil);
             for (index, &(dy, dx)) in stencil.taps().iter().enumerate() {
@@ -367,21 +418,21 @@ fn neighbour<T: Copy>(x: Source<'_, T>, (h, w): (usize, usize), (dy, dx): (i8, i
     row.wrapping_add(w * layout.pixel_step).wrapping_offset(isize::from(dx) * layout.pixel_step as isize)
 }
 
-/// Panels that a dense convolution takes through all rows of the call: all at once, or one if the matrix takes so much of the second level
+/// Panels that a dense convolution takes through all rows of the call: all at once, or one tile's if the matrix takes so much of the second level
 /// of cache that it would come from beyond it for every row.
-fn panels_at_once<T: Element>(call: &ConvCall<'_, T>) -> usize {
+fn panels_at_once<T: Element>(call: &ConvCall<'_, T>, tiles: Tiles) -> usize {
     let is_large = size_of_val(&call.weights.matrix[..]) > machine::second_level_cache() / 4;
-    if is_large && call.rows.len() > 1 { 1 } else { call.panels.len().max(1) }
+    if is_large && call.rows.len() > 1 { tiles.panels } else { call.panels.len().max(1) }
 }
 
 /// Runs of pixels within rows; rows that follow each other without a gap (1x1 kernels on whole images) count as one.
-fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T>) {
+fn dense<T: Element>(native: Native, tiles: Tiles, call: &mut ConvCall<'_, T>) {
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let Source { data, layout } = call.x;
     let merge = call.weights.rows == 1 && call.stride == 1;
-    let at_once = if merge { call.panels.len().max(1) } else { panels_at_once(call) };
-    let (ahead, flags, pixels) = (call.ahead, args.flags, call.rows.len() * call.width);
+    let at_once = if merge { call.panels.len().max(1) } else { panels_at_once(call, tiles) };
+    let (ahead, flags, pixels) = (call.ahead, args.flags | tiles.flag, call.rows.len() * call.width);
     let all_pixels = pixels * call.panels.len().div_ceil(at_once);
     for (turn, panel) in call.panels.clone().step_by(at_once).enumerate() {
         args.panel0 = panel as u64;
@@ -392,7 +443,7 @@ fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T
             let total = (end - h) * call.width;
             let mut done = 0;
             while done < total {
-                let count = run_length(total - done, tile_rows);
+                let count = run_length(total - done, tiles.rows);
                 for row in 0..call.weights.rows {
                     let at = layout.row(h * call.stride + row) + done * call.stride * layout.pixel_step;
                     args.x[row] = data.as_ptr().wrapping_add(at).cast();

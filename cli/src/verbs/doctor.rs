@@ -28,6 +28,8 @@ struct Answer {
     threads_from: &'static str,
     cpu: String,
     caches: BTreeMap<String, u64>,
+    /// Whether AVX-512 convolutions of 64 channels and more use tiles of two panels.
+    wide_tiles: bool,
     peak_gflops: BTreeMap<&'static str, f64>,
     bandwidth_gbs: f64,
     /// What `--dtype auto` is here, and the speeds of a lean convolution that say so; none without kernels of bf16.
@@ -53,6 +55,7 @@ pub fn run(context: &Context<'_>) -> Outcome {
         threads_from,
         cpu: machine::processor(),
         caches: machine::caches(),
+        wide_tiles: machine::prefers_wide_tiles(),
         peak_gflops: peaks()?,
         bandwidth_gbs: Bandwidths::new().gbs(Level::Memory, 1),
         auto_dtype: calibration.map_or(Precision::F32, |calibration| calibration.precision()).name(),
@@ -122,6 +125,7 @@ fn text(answer: &Answer, calibration: Option<Calibration>) -> String {
         ("threads", format!("{} (from {})", answer.threads, answer.threads_from)),
         ("processor", answer.cpu.clone()),
         ("caches", list(caches)),
+        ("wide tiles", if answer.wide_tiles { "yes, on avx512 from 64 channels on" } else { "no" }.to_owned()),
         ("GFLOP/s per thread", list(peaks)),
         ("memory GB/s", format!("{:.1}", answer.bandwidth_gbs)),
         ("--dtype auto", format!("{} ({reason})", answer.auto_dtype)),
