@@ -22,6 +22,7 @@ pub mod isa;
 mod kernel;
 mod log;
 pub mod machine;
+mod memory;
 mod named_enum;
 pub mod net;
 #[cfg(feature = "onnx")]
@@ -37,7 +38,7 @@ pub mod stencil;
 pub mod train;
 
 pub use error::{Error, ErrorKind, Result};
-pub use exec::peak::peak_gflops;
+pub use exec::peak::{load_peak_gflops, peak_gflops};
 pub use exec::pool::{Pool, default_threads};
 #[cfg(feature = "npy")]
 pub use io::npy;
