@@ -8,6 +8,7 @@ use crate::kernel::conv::ConvKernel;
 use crate::kernel::element::Element;
 use crate::kernel::elementwise::Elementwise;
 use crate::kernel::gradient::{StencilGradientKernel, WeightGradientKernel};
+use crate::machine;
 use crate::stencil::Stencil;
 #[cfg(feature = "bf16")]
 use half::bf16;
@@ -81,7 +82,8 @@ impl<T: Element> KernelsOf<T> {
             (Function::Conv(function), _) => {
                 let place = stencil.map_or(&mut self.dense, |stencil| &mut self.fused[stencil as usize]);
                 let kernel = ConvKernel::native(row.name, stencil, row.tile.0, function);
-                *place = if row.takes_images { kernel.for_images() } else { kernel };
+                let kernel = if row.takes_images { kernel.for_images() } else { kernel };
+                *place = kernel.with_wide_tiles(row.wide_rows).in_wide_tiles(machine::prefers_wide_tiles());
             }
             (Function::WeightGradient(function), _) => {
                 self.weight_gradient = WeightGradientKernel::native(row.name, function);
@@ -165,6 +167,17 @@ impl Kernels {
             kernels.put(row);
             kernels
         }))
+    }
+
+    /// The same kernels, whose convolutions use wide tiles where they have them, or never do.
+    #[cfg(feature = "__internals")]
+    #[must_use]
+    pub fn in_wide_tiles(&self, is_wide: bool) -> Kernels {
+        let mut kernels = self.clone();
+        for kernel in kernels.f32.fused.iter_mut().chain([&mut kernels.f32.dense]) {
+            *kernel = kernel.in_wide_tiles(is_wide);
+        }
+        kernels
     }
 
     /// The rows of one tier over the portable code; `isa` is available.

@@ -21,6 +21,7 @@ pub mod isa;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod kernel;
 mod log;
+pub mod machine;
 mod memory;
 mod named_enum;
 pub mod net;

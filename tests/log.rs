@@ -4,6 +4,7 @@
 #[path = "common/program.rs"]
 mod program;
 
+use leanresnet::machine::prefers_wide_tiles;
 use leanresnet::{Images, Isa, Model, Network, Pool, Precision, Session};
 use program::this_program;
 
@@ -62,6 +63,12 @@ fn second_words<'a>(lines: &'a [String], first: &str) -> Vec<&'a str> {
     lines.iter().filter_map(of).collect()
 }
 
+/// What the first line says of tiles in f32.
+fn tiles(isa: Isa) -> &'static str {
+    let is_wide = isa.base() == Isa::Avx512 && prefers_wide_tiles();
+    if is_wide { ", wide tiles from 64 channels on" } else { "" }
+}
+
 #[test]
 fn nothing_is_written_unless_asked_for() {
     assert!(lines(None).is_empty());
@@ -72,7 +79,7 @@ fn nothing_is_written_unless_asked_for() {
 fn dispatch_names_the_instruction_set_and_the_kernel_of_every_convolution() {
     let lines = lines(Some("dispatch"));
     let isa = Isa::available().filter(|isa| isa.base() == *isa).max().unwrap();
-    assert_eq!(lines[0], format!("dispatch isa {isa} (the best of this machine), precision f32, threads 1"));
+    assert_eq!(lines[0], format!("dispatch isa {isa} (the best of this machine), precision f32, threads 1{}", tiles(isa)));
     assert_eq!(second_words(&lines[1..], "dispatch "), ["stem.conv", "stages.0.0.conv1", "stages.0.0.conv2", "head"]);
     let fused = &lines[2];
     assert!(fused.starts_with(&format!("dispatch stages.0.0.conv1 lean_fused_f32_{isa}_cross4_")), "{fused}");
@@ -83,7 +90,7 @@ fn dispatch_names_the_instruction_set_and_the_kernel_of_every_convolution() {
 fn dispatch_says_who_chose_the_instruction_set() {
     for isa in Isa::available() {
         let lines = lines_of(CHILD, Some(isa), Some("dispatch"));
-        assert_eq!(lines[0], format!("dispatch isa {isa} (LEANRESNET_ISA), precision f32, threads 1"));
+        assert_eq!(lines[0], format!("dispatch isa {isa} (LEANRESNET_ISA), precision f32, threads 1{}", tiles(isa)));
     }
 }
 

@@ -15,7 +15,6 @@ mod evaluate;
 mod failure;
 mod images;
 mod interrupt;
-mod machine;
 mod model_source;
 mod network_source;
 mod progress;

@@ -2,6 +2,7 @@
 
 use super::registry::Row;
 use super::tiles::{self, Operation};
+use super::validate::PANEL;
 use super::{isa, name};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
@@ -167,6 +168,17 @@ fn tile_sizes(rows: usize) -> Vec<usize> {
     (1..=rows).filter(|&pixels| pixels >= rows / 2 || pixels.is_power_of_two()).collect()
 }
 
+/// The second tile of a convolution's kernel, of two panels, for calls that ask for it (`LEAN_WIDE`). (0, 0): none, where registers do not suffice.
+pub fn wide_tile(row: &Row) -> (usize, usize) {
+    let is_convolution = matches!(row.op, "fused" | "dense");
+    if is_convolution && row.isa == "avx512" && row.tile.1 == PANEL { (6, 2 * PANEL) } else { (0, 0) }
+}
+
+/// Pixels of the wide tiles: calls of two whole ones and more are cut into tiles of two thirds of that at least.
+fn wide_sizes(rows: usize) -> Vec<usize> {
+    (1..=rows).filter(|&pixels| 3 * pixels >= 2 * rows).collect()
+}
+
 /// Pixels of the tiles of one vector, for channels after the last whole tile. Eight accumulators keep two multiply-adds a cycle busy.
 const EDGE_SIZES: [usize; 4] = [1, 2, 4, 8];
 
@@ -220,6 +232,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
     let (rows, columns) = row.tile;
     let pair = rows_of_pair(row);
     let sided_rows = pair.iter().filter(|row| row.get_attr("has_sides").is_ok_and(|has| has.is_true())).count();
+    let (wide_rows, wide_columns) = wide_tile(row);
     environment
         .get_template(file)
         .and_then(|template| {
@@ -241,6 +254,11 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 unrolled => unrolled_turns(row).iter().map(unrolled_turn).collect::<Vec<_>>(),
                 zero_channels => unrolled_turns(row).iter().map(|(_, steps)| steps * 32).max().unwrap_or(32),
                 tile_sizes => tile_sizes(rows),
+                wide_mr => wide_rows,
+                wide_nr => wide_columns,
+                wide_nv => wide_columns / isa.lanes,
+                wide_sizes => wide_sizes(wide_rows),
+                panel_vectors => PANEL / isa.lanes,
                 edge_sizes => EDGE_SIZES,
                 taps_at_once => taps_at_once(row, isa.registers),
                 unrolled_taps => UNROLLED_TAPS,

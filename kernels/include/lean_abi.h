@@ -37,6 +37,7 @@
 #define LEAN_RESIDUAL 4    /* then y = y + residual */
 #define LEAN_RELU 8        /* then y = y < 0 ? +0 : y */
 #define LEAN_ACCUMULATE 16 /* gradients: add to what the output holds */
+#define LEAN_WIDE 32       /* convolutions: tiles of two panels, where the kernel has them; the same result */
 
 /* Most pixels of one call of a convolution: the bits of a mask. */
 #define LEAN_PIXELS 64

@@ -11,7 +11,8 @@ use crate::kernel::element::Element;
 use crate::kernel::elementwise::Elementwise;
 use crate::kernel::rows::{Epilogue, Layout, Residual, Source};
 use crate::kernel::target::Target;
-use crate::kernel::upcoming::Ahead;
+use crate::kernel::upcoming::{Ahead, Upcoming};
+use crate::machine;
 
 /// Everything about a convolution but its weights: it runs on any image of one size.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +49,24 @@ impl<T: Element> Convolution<T> {
         residual: Residual<'_, T>,
         rows: Range<usize>,
     ) {
-        self.kernel.run(&mut ConvCall { residual, rows, ..self.call(weights, x, y) });
+        let ahead = self.streams(x, y.layout, &rows);
+        self.kernel.run(&mut ConvCall { residual, rows, ahead, ..self.call(weights, x, y) });
+    }
+
+    /// What a call of `rows` fetches: input rows after those that it reads, and its output, where they come from beyond the second level of
+    /// cache.
+    fn streams(&self, (x, layout): Rows<'_, T>, y: Layout, rows: &Range<usize>) -> Ahead {
+        let mut ahead = Ahead::default();
+        let large = machine::second_level_cache() / 4;
+        let is_large = |layout: Layout| size_of::<T>() * layout.ring * layout.row_step > large;
+        if is_large(layout) && !self.kernel.takes_images() {
+            let row_bytes = size_of::<T>() * layout.row_step;
+            let first = rows.start * self.stride + self.kernel.radius() + 1;
+            // Not cut off at the end of the image: each run fetches its share of the bytes, which would then lag behind what it reads.
+            ahead.upcoming[0] = Upcoming::new(x.as_ptr().addr() + first * row_bytes, rows.len() * self.stride * row_bytes);
+            ahead.output = is_large(y);
+        }
+        ahead
     }
 
     /// Computes one whole output image from one whole input image.
@@ -66,14 +84,8 @@ impl<T: Element> Convolution<T> {
     }
 }
 
-/// Bytes of the ring of middle rows that stay in the first or second level of cache between two convolutions.
-const RING_BYTES: usize = 64 * 1024;
-
-/// The same for kernels that take rows of an image: half of the second level of cache of the processors that have them.
-const IMAGE_RING_BYTES: usize = 1024 * 1024;
-
-/// Bytes of the two matrices from which on they do not stay in the second level of cache from one band to the next.
-const LARGE_MATRICES: usize = 1 << 20;
+/// Bytes of the rows between a pool and its convolution, which stay in the first or second level of cache.
+const BAND_BYTES: usize = 64 * 1024;
 
 /// A 2x2 average pool and a 1x1 convolution, one after the other, without a tensor between them.
 #[derive(Clone, Copy)]
@@ -95,7 +107,7 @@ impl<T: Activation> PooledConvolution<T> {
 
     /// Output rows that are computed at a time.
     fn band(&self) -> usize {
-        (RING_BYTES / (size_of::<T>() * self.middle_rows(1) * self.middle().row())).clamp(1, self.output.height.max(1))
+        (BAND_BYTES / (size_of::<T>() * self.middle_rows(1) * self.middle().row())).clamp(1, self.output.height.max(1))
     }
 
     /// Rows of the middle that belong to so many rows of the output.
@@ -157,14 +169,18 @@ pub(crate) struct InPlaceBlock<T = f32> {
 }
 
 impl<T: Element> InPlaceBlock<T> {
-    /// Rows of the middle that are computed at a time: all of them where each band would bring the matrices from beyond the cache again.
-    fn band(&self) -> usize {
-        let (row_bytes, channels) = (size_of::<T>() * self.first.output.row(), self.first.output.channels);
-        if 2 * size_of::<T>() * channels * channels > LARGE_MATRICES {
-            return self.first.output.height.max(2);
+    /// Rows of the middle that are computed at a time, with a second level of cache of so many bytes: all of them where the ring then stays in the second level of cache, or where each
+    /// band would bring the matrices from beyond it again. A ring between two larger images leaves most of that cache to them, unless calls
+    /// of few rows are slow.
+    fn band(&self, cache: usize) -> usize {
+        let Extent { height, channels, .. } = self.first.output;
+        let row_bytes = size_of::<T>() * self.first.output.row();
+        let needs_all = 2 * size_of::<T>() * channels * channels > cache;
+        if needs_all || row_bytes * height <= cache / 2 {
+            return height.max(2);
         }
-        let ring_bytes = if self.first.kernel.takes_images() { IMAGE_RING_BYTES } else { RING_BYTES };
-        (ring_bytes / row_bytes).clamp(2, self.first.output.height.max(2))
+        let ring_bytes = if self.first.kernel.takes_images() { cache / 2 } else { cache / 8 };
+        (ring_bytes / row_bytes).clamp(2, height.max(2))
     }
 
     /// Rows that the second convolution is behind the first.
@@ -174,30 +190,96 @@ impl<T: Element> InPlaceBlock<T> {
 
     /// Elements of the ring.
     pub(crate) fn ring_elements(&self) -> usize {
-        self.ring_rows() * self.first.output.row()
+        self.ring_rows(self.band(machine::second_level_cache())) * self.first.output.row()
     }
 
-    fn ring_rows(&self) -> usize {
-        (self.band() + self.lag() + self.second.kernel.radius()).min(self.first.output.height)
+    /// Rows of a ring for bands of so many.
+    fn ring_rows(&self, band: usize) -> usize {
+        (band + self.lag() + self.second.kernel.radius()).min(self.first.output.height)
     }
 
     /// Runs the block on one image `y` in place. `ring`: [`InPlaceBlock::ring_elements`] of scratch memory. `done`: called after
     /// each band of the first (0) and of the second (1) convolution, for those who measure.
-    pub(crate) fn run(&self, weights: &[PackedWeights<T>; 2], y: &mut [T], ring: &mut [T], mut done: impl FnMut(usize)) {
+    pub(crate) fn run(&self, weights: &[PackedWeights<T>; 2], y: &mut [T], ring: &mut [T], done: impl FnMut(usize)) {
+        self.run_in_bands(self.band(machine::second_level_cache()), weights, y, ring, done);
+    }
+
+    fn run_in_bands(
+        &self,
+        band: usize,
+        weights: &[PackedWeights<T>; 2],
+        y: &mut [T],
+        ring: &mut [T],
+        mut done: impl FnMut(usize),
+    ) {
         let height = self.first.output.height;
-        let ring_layout = Layout { ring: self.ring_rows(), ..self.first.output_layout() };
+        let ring_layout = Layout { ring: self.ring_rows(band), ..self.first.output_layout() };
         let (mut computed, mut finished) = (0, 0);
         while finished < height {
-            let next = (computed + self.band()).min(height);
+            let next = (computed + band).min(height);
             let middle = Target::new(&mut *ring, ring_layout);
             self.first.run(&weights[0], (y, self.first.input_layout()), middle, Residual::None, computed..next);
             done(0);
             computed = next;
             let ready = if computed == height { height } else { computed.saturating_sub(self.lag()) };
             let output = Target::new(&mut *y, self.second.output_layout());
-            self.second.run(&weights[1], (ring, ring_layout), output, Residual::Output, finished..ready);
+            // Both tensors were in the second level of cache a moment ago: nothing to fetch.
+            let call = self.second.call(&weights[1], (ring, ring_layout), output);
+            self.second.kernel.run(&mut ConvCall { residual: Residual::Output, rows: finished..ready, ..call });
             done(1);
             finished = ready;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dispatch::Kernels;
+    use crate::isa::Isa;
+    use crate::stencil::Stencil;
+
+    const CHANNELS: usize = 35;
+
+    fn block(kernels: &Kernels, (height, width): (usize, usize)) -> InPlaceBlock {
+        let extent = Extent::new(height, width, CHANNELS);
+        let convolution =
+            |relu| Convolution { kernel: kernels.lean(Stencil::Box9, 1), input: extent, output: extent, stride: 1, relu };
+        InPlaceBlock { first: convolution(true), second: convolution(false) }
+    }
+
+    fn numbers(length: usize, seed: usize) -> impl Iterator<Item = f32> {
+        (0..length).map(move |index| ((index * 7919 + seed) % 101) as f32 / 101.0 - 0.5)
+    }
+
+    #[test]
+    fn bands_of_any_height_give_the_same_bits() {
+        let kernels = Kernels::of(Isa::active().unwrap()).unwrap();
+        let block = block(kernels, (11, 5));
+        let weights = [1, 2].map(|seed| {
+            let mut weights = PackedWeights::zeros(Some(Stencil::Box9), 1, CHANNELS, CHANNELS);
+            weights.matrix.iter_mut().zip(numbers(usize::MAX, seed)).for_each(|(weight, value)| *weight = value);
+            weights.stencil.iter_mut().zip(numbers(usize::MAX, seed + 2)).for_each(|(weight, value)| *weight = value);
+            weights
+        });
+        let image: Vec<f32> = numbers(block.first.output.elements(), 3).collect();
+        let run = |band| {
+            let mut y = image.clone();
+            let mut ring = vec![f32::NAN; block.ring_rows(band) * block.first.output.row()];
+            block.run_in_bands(band, &weights, &mut y, &mut ring, |_| ());
+            y.into_iter().map(f32::to_bits).collect::<Vec<u32>>()
+        };
+        let whole = run(11);
+        (2..11).for_each(|band| assert_eq!(run(band), whole, "bands of {band}"));
+    }
+
+    #[test]
+    fn bands_follow_from_the_cache() {
+        let block = block(Kernels::of(Isa::Portable).unwrap(), (64, 64));
+        let row_bytes = 4 * block.first.output.row();
+        assert_eq!(block.band(2 * 64 * row_bytes), 64, "half of the cache holds the image");
+        assert_eq!(block.band(2 * 64 * row_bytes - 2), 15, "an eighth of the cache");
+        assert_eq!(block.band(8 * row_bytes), 2, "two rows at least");
+        assert_eq!(block.band(2 * 4 * CHANNELS * CHANNELS - 1), 64, "matrices larger than the cache");
     }
 }

@@ -8,6 +8,7 @@ pub const LEAN_SCALE: u32 = 2;
 pub const LEAN_RESIDUAL: u32 = 4;
 pub const LEAN_RELU: u32 = 8;
 pub const LEAN_ACCUMULATE: u32 = 16;
+pub const LEAN_WIDE: u32 = 32;
 pub const LEAN_PIXELS: u32 = 64;
 pub const LEAN_FETCHES: u32 = 8;
 pub const LEAN_GRADIENT_FETCHES: u32 = 2;

@@ -27,6 +27,8 @@ pub(crate) struct Kernel {
     pub(crate) spatial: Option<&'static str>,
     /// Rows and columns of the output block held in registers.
     pub(crate) tile: (usize, usize),
+    /// Pixels of the second tile of a convolution, of two panels; 0 for none.
+    pub(crate) wide_rows: usize,
     /// Whether a convolution takes rows of an image instead of runs of pixels.
     pub(crate) takes_images: bool,
     /// Its address.

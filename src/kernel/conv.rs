@@ -8,8 +8,11 @@ use super::images;
 use super::rows::{Epilogue, Layout, Residual, Source};
 use super::target::Target;
 use super::upcoming::Ahead;
-use crate::conv::pack::PackedWeights;
-use crate::ffi::{LEAN_FETCHES, LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LEAN_STRIDE, LeanConvArgs};
+use crate::conv::pack::{PANEL, PackedWeights};
+use crate::ffi::{
+    LEAN_FETCHES, LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LEAN_STRIDE, LEAN_WIDE, LeanConvArgs,
+};
+use crate::machine;
 use crate::stencil::Stencil;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -29,6 +32,10 @@ pub struct ConvKernel<T = f32> {
     takes_images: bool,
     /// Pixels of a full tile.
     tile_rows: usize,
+    /// Pixels of a full tile of two panels; 0 where the kernel has none.
+    wide_rows: usize,
+    /// Whether calls of as many channels use those.
+    is_wide: bool,
     /// `None`: portable Rust.
     native: Option<Native>,
     element: PhantomData<fn(T)>,
@@ -104,6 +111,8 @@ impl<T: Element> ConvKernel<T> {
             is_grouped: false,
             takes_images: false,
             tile_rows,
+            wide_rows: 0,
+            is_wide: false,
             native: Some(native),
             element: PhantomData,
         }
@@ -119,6 +128,32 @@ impl<T: Element> ConvKernel<T> {
         ConvKernel { takes_images: true, ..self }
     }
 
+    /// The same kernel, which has tiles of `rows` pixels x two panels; none if `rows` is 0.
+    pub(crate) fn with_wide_tiles(self, rows: usize) -> Self {
+        ConvKernel { wide_rows: rows, ..self }
+    }
+
+    /// The same kernel; whether it uses the tiles of two panels, if it has them, in calls of as many channels.
+    pub(crate) fn in_wide_tiles(self, is_wide: bool) -> Self {
+        ConvKernel { is_wide: is_wide && self.wide_rows > 0, ..self }
+    }
+
+    /// Whether calls of enough channels use the tiles of two panels.
+    pub(crate) fn is_in_wide_tiles(&self) -> bool {
+        self.is_wide
+    }
+
+    /// The tiles that a call is made of.
+    fn tiles(&self, call: &ConvCall<'_, T>) -> Tiles {
+        let channels = (PANEL * call.panels.end).min(call.weights.channels).saturating_sub(PANEL * call.panels.start);
+        let fits = channels >= 2 * PANEL && call.rows.len() * call.width >= 2 * self.wide_rows;
+        if self.is_wide && fits {
+            Tiles { rows: self.wide_rows, panels: 2, flag: u64::from(LEAN_WIDE) }
+        } else {
+            Tiles { rows: self.tile_rows, panels: 1, flag: 0 }
+        }
+    }
+
     /// Whether the more rows a call has the better, since they cost the kernel little beside what a call does.
     pub(crate) fn takes_images(&self) -> bool {
         self.takes_images
@@ -131,7 +166,17 @@ impl<T: Element> ConvKernel<T> {
 
     /// The portable code.
     pub(crate) const fn portable(name: &'static str, stencil: Option<Stencil>) -> Self {
-        ConvKernel { name, stencil, is_grouped: false, takes_images: false, tile_rows: 1, native: None, element: PhantomData }
+        ConvKernel {
+            name,
+            stencil,
+            is_grouped: false,
+            takes_images: false,
+            tile_rows: 1,
+            wide_rows: 0,
+            is_wide: false,
+            native: None,
+            element: PhantomData,
+        }
     }
 
     /// Runs the call.
@@ -146,10 +191,18 @@ impl<T: Element> ConvKernel<T> {
         match (self.native, self.stencil) {
             (None, _) => T::convolve(call),
             (Some(native), _) if self.takes_images => images::run(native, call),
-            (Some(native), Some(stencil)) => fused(native, stencil, self.tile_rows, call),
-            (Some(native), None) => dense(native, self.tile_rows, call),
+            (Some(native), Some(stencil)) => fused(native, stencil, self.tiles(call), call),
+            (Some(native), None) => dense(native, self.tiles(call), call),
         }
     }
+}
+
+/// The tiles of a call: their size, and the flag that asks for them.
+#[derive(Clone, Copy)]
+struct Tiles {
+    rows: usize,
+    panels: usize,
+    flag: u64,
 }
 
 /// The conditions P1 and P3 of one call that has rows and pixels.
@@ -317,8 +370,9 @@ fn run_length(rest: usize, tile_rows: usize) -> usize {
 }
 
 /// Runs of pixels that cross row ends where memory allows.
-fn fused<T: Element>(native: Native, stencil: Stencil, tile_rows: usize, call: &mut ConvCall<'_, T>) {
+fn fused<T: Element>(native: Native, stencil: Stencil, tiles: Tiles, call: &mut ConvCall<'_, T>) {
     let mut args = arguments(call);
+    args.flags |= tiles.flag;
     let bases = Bases::of(call);
     let (width, stride) = (call.width, call.stride);
     let (ahead, all_pixels) = (call.ahead, call.rows.len() * width);
@@ -328,7 +382,7 @@ fn fused<T: Element>(native: Native, stencil: Stencil, tile_rows: usize, call: &
         let total = (end - h0) * width;
         let mut done = 0;
         while done < total {
-            let count = run_length(total - done, tile_rows);
+            let count = run_length(total - done, tiles.rows);
             let first = (h0 + done / width, done % width);
             let edges = Edges::of(&Pixels { first, count, width, input: call.input, stride }, stencil);
             for (index, &(dy, dx)) in stencil.taps().iter().enumerate() {
@@ -360,33 +414,47 @@ fn neighbour<T: Copy>(x: Source<'_, T>, (h, w): (usize, usize), (dy, dx): (i8, i
     row.wrapping_add(w * layout.pixel_step).wrapping_offset(isize::from(dx) * layout.pixel_step as isize)
 }
 
+/// Panels that a dense convolution takes through all rows of the call: all at once, or one tile's if the matrix takes so much of the second level
+/// of cache that it would come from beyond it for every row.
+fn panels_at_once<T: Element>(call: &ConvCall<'_, T>, tiles: Tiles) -> usize {
+    let is_large = size_of_val(&call.weights.matrix[..]) > machine::second_level_cache() / 4;
+    if is_large && call.rows.len() > 1 { tiles.panels } else { call.panels.len().max(1) }
+}
+
 /// Runs of pixels within rows; rows that follow each other without a gap (1x1 kernels on whole images) count as one.
-fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T>) {
+fn dense<T: Element>(native: Native, tiles: Tiles, call: &mut ConvCall<'_, T>) {
     let mut args = arguments(call);
+    args.flags |= tiles.flag;
     let bases = Bases::of(call);
     let Source { data, layout } = call.x;
     let merge = call.weights.rows == 1 && call.stride == 1;
-    let (ahead, all_pixels) = (call.ahead, call.rows.len() * call.width);
-    let mut h = call.rows.start;
-    while h < call.rows.end {
-        let end = if merge { run_end(call, h) } else { h + 1 };
-        let total = (end - h) * call.width;
-        let mut done = 0;
-        while done < total {
-            let count = run_length(total - done, tile_rows);
-            for row in 0..call.weights.rows {
-                let at = layout.row(h * call.stride + row) + done * call.stride * layout.pixel_step;
-                args.x[row] = data.as_ptr().wrapping_add(at).cast();
+    let at_once = if merge { call.panels.len().max(1) } else { panels_at_once(call, tiles) };
+    let (ahead, pixels) = (call.ahead, call.rows.len() * call.width);
+    let all_pixels = pixels * call.panels.len().div_ceil(at_once);
+    for (turn, panel) in call.panels.clone().step_by(at_once).enumerate() {
+        args.panel0 = panel as u64;
+        args.panel1 = (panel + at_once).min(call.panels.end) as u64;
+        let mut h = call.rows.start;
+        while h < call.rows.end {
+            let end = if merge { run_end(call, h) } else { h + 1 };
+            let total = (end - h) * call.width;
+            let mut done = 0;
+            while done < total {
+                let count = run_length(total - done, tiles.rows);
+                for row in 0..call.weights.rows {
+                    let at = layout.row(h * call.stride + row) + done * call.stride * layout.pixel_step;
+                    args.x[row] = data.as_ptr().wrapping_add(at).cast();
+                }
+                bases.set(&mut args, h, done, count);
+                ahead.set::<T>(&mut args, (turn * pixels + (h - call.rows.start) * call.width + done, count, all_pixels));
+                // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
+                // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint
+                // or y itself. P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
+                unsafe { native(&raw const args) };
+                done += count;
             }
-            bases.set(&mut args, h, done, count);
-            ahead.set::<T>(&mut args, ((h - call.rows.start) * call.width + done, count, all_pixels));
-            // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
-            // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself.
-            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
-            unsafe { native(&raw const args) };
-            done += count;
+            h = end;
         }
-        h = end;
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use crate::dispatch::Kernels;
 use crate::net::calibration::Calibration;
 use crate::net::precision::Precision;
 use crate::net::session::Session;
@@ -29,7 +30,12 @@ pub(crate) fn dispatch_report(
         (Precision::Auto, None) => " (auto: no kernels of bf16)".to_owned(),
         _ => String::new(),
     };
-    let mut text = format!("dispatch isa {isa} ({isa_reason}), precision {precision}{precision_reason}, threads {threads}\n");
+    let tiles = match Kernels::of(isa) {
+        Ok(kernels) if precision == Precision::F32 && kernels.f32.dense.is_in_wide_tiles() => ", wide tiles from 64 channels on",
+        _ => "",
+    };
+    let mut text =
+        format!("dispatch isa {isa} ({isa_reason}), precision {precision}{precision_reason}, threads {threads}{tiles}\n");
     for (name, kernel) in session.kernels() {
         let _ = writeln!(text, "dispatch {name} {kernel}");
     }

@@ -117,6 +117,14 @@ pub(crate) fn dense_guard(subject: &Subject) -> Result<(), String> {
     guard(subject, dense_problems(subject, Fill::Uniform, 1))
 }
 
+/// Matrices that take a large part of any processor's second level of cache: kernels go through all rows once per panel.
+pub(crate) fn dense_large(subject: &Subject) -> Result<(), String> {
+    let problem = |(index, ((h, w), outputs))| {
+        Convolution::dense((3, 1 + index % 2), (h, w), (256, outputs), Finish::number(index), Fill::Exact, index as u64)
+    };
+    exact(subject, [((4, 15), 200), ((5, 7), 170), ((3, 9), 256)].into_iter().enumerate().map(problem))
+}
+
 /// T0: integers whose sums are exact in any order, so that the bits are those of the oracle in double precision.
 fn exact(subject: &Subject, problems: impl Iterator<Item = Convolution>) -> Result<(), String> {
     for (index, problem) in problems.enumerate() {

@@ -23,6 +23,7 @@ mod transpose;
 
 use generator::name::{self, OPS};
 use generator::registry::ROWS;
+use generator::template;
 use leanresnet::Isa;
 use leanresnet::internals::compiled;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -67,6 +68,7 @@ fn families(op: &str, dtype: &str) -> &'static [(&'static str, Proof)] {
         ],
         "dense" => &[
             ("exact", convolution::dense_exact),
+            ("large", convolution::dense_large),
             ("bound", convolution::dense_bound),
             ("guard", convolution::dense_guard),
             ("special", special::dense),
@@ -121,6 +123,11 @@ fn main() {
         let is_compiled = row.ship || cfg!(feature = "all-kernels");
         let is_required = is_compiled && required.iter().any(|word| word == row.isa);
         trials.extend(trials_of((row.op, row.dtype), &name::format(row), &subject, is_required));
+        let (pixels, channels) = template::wide_tile(row);
+        if pixels > 0 {
+            let name = format!("{}::{pixels}x{channels}", name::format(row));
+            trials.extend(trials_of((row.op, row.dtype), &name, &Subject::of_wide_tiles(row), is_required));
+        }
     }
     for (op, dtype, spatial) in portable_operators() {
         let subject = Subject::portable(op, dtype, spatial);

@@ -5,6 +5,7 @@ use crate::common::shapes::Tile;
 use crate::generator::isa;
 use crate::generator::name;
 use crate::generator::registry::Row;
+use crate::generator::template;
 use crate::operators::has_fused_multiply_add;
 use leanresnet::internals::compiled;
 use leanresnet::internals::dispatch::{Kernels, KernelsOf};
@@ -47,8 +48,22 @@ impl Subject {
             Some(dispatched) if dispatched != subject.name => {
                 Err(format!("{dispatched} is dispatched instead of {}", subject.name))
             }
+            _ if template::wide_tile(row) != (0, 0) => Ok(subject.in_wide_tiles(false)),
             _ => Ok(subject),
         }
+    }
+
+    /// The kernel of a row in its tiles of two panels, which it has.
+    pub(crate) fn of_wide_tiles(row: &'static Row) -> Result<Self, String> {
+        let (rows, channels) = template::wide_tile(row);
+        let subject = Self::of_row(row)?;
+        // From two whole tiles on, calls of every number of pixels.
+        let tile = Tile { pixels: 3 * rows, channels, ..subject.tile };
+        Ok(Subject { tile, ..subject }.in_wide_tiles(true))
+    }
+
+    fn in_wide_tiles(self, is_wide: bool) -> Self {
+        Subject { kernels: Box::leak(Box::new(self.kernels.in_wide_tiles(is_wide))), ..self }
     }
 
     /// The portable code for an operator.

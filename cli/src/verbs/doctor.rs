@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use leanresnet::{Calibration, Isa, Pool, Precision, build_info, load_peak_gflops, peak_gflops};
+use leanresnet::{Calibration, Isa, Pool, Precision, build_info, load_peak_gflops, machine, peak_gflops};
 use serde::Serialize;
 
 use crate::bandwidth::{Bandwidths, Level};
 use crate::context::Context;
 use crate::failure::{Failure, Outcome};
-use crate::{machine, table};
+use crate::table;
 
 /// How long the peak of an instruction set is measured.
 const PEAK_TIME: Duration = Duration::from_millis(100);
@@ -28,6 +28,8 @@ struct Answer {
     threads_from: &'static str,
     cpu: String,
     caches: BTreeMap<String, u64>,
+    /// Whether AVX-512 convolutions of 64 channels and more use tiles of two panels.
+    wide_tiles: bool,
     peak_gflops: BTreeMap<&'static str, f64>,
     load_peak_gflops: BTreeMap<&'static str, f64>,
     bandwidth_gbs: f64,
@@ -54,6 +56,7 @@ pub fn run(context: &Context<'_>) -> Outcome {
         threads_from,
         cpu: machine::processor(),
         caches: machine::caches(),
+        wide_tiles: machine::prefers_wide_tiles(),
         peak_gflops: peaks(peak_gflops)?,
         load_peak_gflops: peaks(load_peak_gflops)?,
         bandwidth_gbs: Bandwidths::new().gbs(Level::Memory, 1),
@@ -124,6 +127,7 @@ fn text(answer: &Answer, calibration: Option<Calibration>) -> String {
         ("threads", format!("{} (from {})", answer.threads, answer.threads_from)),
         ("processor", answer.cpu.clone()),
         ("caches", list(caches)),
+        ("wide tiles", if answer.wide_tiles { "yes, on avx512 from 64 channels on" } else { "no" }.to_owned()),
         ("GFLOP/s per thread", peaks(&answer.peak_gflops)),
         ("with loads", peaks(&answer.load_peak_gflops)),
         ("memory GB/s", format!("{:.1}", answer.bandwidth_gbs)),
