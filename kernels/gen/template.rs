@@ -39,6 +39,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("weightgradienttiles.c.in", include_str!("../templates/weightgradienttiles.c.in")),
     ("stencilgradient.c.in", include_str!("../templates/stencilgradient.c.in")),
     ("elementwise.c.in", include_str!("../templates/elementwise.c.in")),
+    ("loadpeak.c.in", include_str!("../templates/loadpeak.c.in")),
 ];
 
 /// The name that the linker sees: it carries the crate's version, so that two versions of the crate can live in one program.

@@ -3,7 +3,8 @@
  * Contract, cited by number in the SAFETY comments of src/kernel:
  *   P1  Every pointer is valid for the elements that the extents and steps of its struct reach. Nothing else is touched: no byte
  *       outside is read or written, not even lanes that are masked off.
- *   P2  Outputs are disjoint from inputs and weights, or an output equals its residual exactly (same base, same steps).
+ *   P2  Outputs are disjoint from inputs and weights, or an output equals exactly (same base, same steps) its residual, or the gradient that
+ *       gradientstatistics or normgradient reads.
  *   P3  Weights are packed as panels of LEAN_PANEL output channels, padded with zeros ("panel32"):
  *       matrix [panel][k][32], stencil [panel][tap][channel of the group][32], bias, scale and shift [panel][32].
  *   P4  The processor has the kernel's instruction set.

@@ -1,6 +1,7 @@
 //! The generated kernels as the linker sees them. The only `extern "C"` of the crate.
 
 mod bindings;
+pub(crate) mod huge_pages;
 #[cfg_attr(
     not(all(target_arch = "x86_64", feature = "c-kernels")),
     allow(dead_code, reason = "named by the generated detection")
