@@ -5,5 +5,6 @@ pub mod isa;
 pub mod name;
 #[path = "../registry.rs"]
 pub mod registry;
+pub mod stencilgradient;
 pub mod template;
 pub mod validate;

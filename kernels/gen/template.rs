@@ -1,7 +1,7 @@
 // Renders the C unit of one row. Undefined names in a template are errors.
 
 use super::registry::Row;
-use super::{isa, name};
+use super::{isa, name, stencilgradient};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
 /// Stencils and their taps (dy, dx), in the order of summation: row by row, west to east.
@@ -43,7 +43,7 @@ pub fn symbol(row: &Row, version: &str) -> String {
 }
 
 /// Compass name of a tap, used for variables and comments.
-fn tap_name(dy: i64, dx: i64) -> String {
+pub(super) fn tap_name(dy: i64, dx: i64) -> String {
     let vertical = ["north2", "north", "", "south", "south2"][(dy + 2) as usize];
     let horizontal = ["west2", "west", "", "east", "east2"][(dx + 2) as usize];
     match (vertical, horizontal) {
@@ -53,34 +53,11 @@ fn tap_name(dy: i64, dx: i64) -> String {
     }
 }
 
-/// ` + 2 * step`, ` - step` or nothing: what is added to an address for a distance.
-fn offset(distance: i64, step: &str) -> String {
-    let sign = if distance < 0 { '-' } else { '+' };
-    match distance.abs() {
-        0 => String::new(),
-        1 => format!(" {sign} {step}"),
-        count => format!(" {sign} {count} * {step}"),
-    }
-}
-
-/// The conditions in C under which a tap of pixel (h, w) lies inside the image.
-fn inside(dy: i64, dx: i64) -> String {
-    let edge = |distance: i64, position: &str, size: &str| match distance {
-        0 => None,
-        ..0 => Some(format!("{position} >= {}", -distance)),
-        1.. => Some(format!("{position} + {distance} < {size}")),
-    };
-    let conditions = [edge(dy, "h", "a->height"), edge(dx, "w", "a->width")];
-    conditions.into_iter().flatten().collect::<Vec<_>>().join(" && ")
-}
-
 fn taps(row: &Row) -> Vec<Value> {
     let describe = |(index, &(dy, dx)): (usize, &(i64, i64))| {
         context! {
             name => tap_name(dy, dx),
             index => index,
-            address => format!("x{}{}", offset(dy, "row_step"), offset(dx, "step")),
-            inside => inside(dy, dx),
         }
     };
     taps_of(row).iter().enumerate().map(describe).collect()
@@ -117,13 +94,6 @@ fn taps_of(row: &Row) -> &'static [(i64, i64)] {
     STENCILS.iter().find(|(name, _)| Some(*name) == row.spatial).map_or(&[], |(_, taps)| taps)
 }
 
-/// How many sums the gradient of a stencil keeps in registers: all of them, or parts of nearly equal size that fill three quarters. The
-/// rest is for the bias, a gradient, an input, and what the compiler wants.
-fn taps_at_once(row: &Row, registers: usize) -> usize {
-    let taps = taps_of(row).len().max(1);
-    taps.div_ceil(taps.div_ceil(registers * 3 / 4))
-}
-
 /// The C unit of a row.
 pub fn render(row: &Row, version: &str) -> Result<String, String> {
     let isa = isa::isa(row.isa).ok_or("unknown instruction set")?;
@@ -147,7 +117,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 taps => taps(row),
                 tile_sizes => tile_sizes(rows),
                 edge_sizes => EDGE_SIZES,
-                taps_at_once => taps_at_once(row, isa.registers),
+                gradient => stencilgradient::plan(taps_of(row), isa.registers),
                 unrolled_taps => UNROLLED_TAPS,
                 mr => rows,
                 nr => columns,
