@@ -42,10 +42,13 @@ const PIXELS: usize = SIDE * SIDE;
 /// Independent chains of multiply-adds that show the peak, and their length.
 const PEAK_CHAINS: usize = 384;
 const PEAK_LENGTH: usize = 512;
+/// Rows whose products with a panel show the peak with loads, and how often they are multiplied: whole tiles on all instruction sets.
+const PEAK_ROWS: usize = 168;
+const PEAK_TURNS: usize = 8;
 
 fn main() {
     common::run(|criterion| {
-        let (peaks, others): (Vec<&Row>, Vec<&Row>) = ROWS.iter().partition(|row| row.op == "peak");
+        let (peaks, others): (Vec<&Row>, Vec<&Row>) = ROWS.iter().partition(|row| row.op.ends_with("peak"));
         for row in peaks.into_iter().chain(others) {
             let name = format(row);
             match kernels_of(row, &name) {
@@ -126,6 +129,14 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
             group.throughput(Throughput::Elements((2 * PEAK_CHAINS * PEAK_LENGTH) as u64));
             group.bench_function(BenchmarkId::new(name, format!("c{PEAK_CHAINS}_l{PEAK_LENGTH}")), |bench| {
                 bench.iter(|| kernels.f32.elementwise.peak((1e-3, 1e-3), PEAK_LENGTH, black_box(&mut sums)));
+            });
+        }
+        ("loadpeak", _) => {
+            let (x, weights, mut y) = (values(PEAK_ROWS * CHANNELS), values(CHANNELS * PANEL), values(PEAK_ROWS * PANEL));
+            group.throughput(Throughput::Elements((2 * PEAK_ROWS * CHANNELS * PANEL * PEAK_TURNS) as u64));
+            group.bench_function(BenchmarkId::new(name, format!("r{PEAK_ROWS}_c{CHANNELS}_t{PEAK_TURNS}")), |bench| {
+                let kernels = &kernels.f32.elementwise;
+                bench.iter(|| kernels.load_peak(&x, &weights, CHANNELS, PEAK_TURNS, black_box(&mut y)));
             });
         }
         ("accumulate" | "momentum", _) => update(&mut group, name, row.op, &kernels.f32.elementwise),
@@ -284,11 +295,11 @@ impl<T: Element> Buffers<T> {
                 large
             }
             "gradientstatistics" => {
-                kernels.gradient_statistics(a, b, y, (p, q, r), true, (sum, sum2));
+                kernels.gradient_statistics(a, Some(b), y, (p, q, r), true, (sum, sum2));
                 3 * large
             }
             "normgradient" => {
-                kernels.norm_gradient(a, b, y, (p, q, r));
+                kernels.norm_gradient(a, Some(b), y, (p, q, r));
                 3 * large
             }
             "relugradient" => {

@@ -82,6 +82,7 @@ macro_rules! registry {
                 elementwise("spread", $isa, $lanes),
                 elementwise("momentum", $isa, $lanes),
                 elementwise("peak", $isa, $lanes),
+                tiled("loadpeak", $isa, $rows, $columns),
             )*
             $(
                 bf16(stencil("fused", $half_isa, "cross4", $half_rows, $half_columns)),

@@ -83,7 +83,8 @@ impl<T: Element> KernelsOf<T> {
         match (row.function, stencil) {
             (Function::Conv(function), _) => {
                 let place = stencil.map_or(&mut self.dense, |stencil| &mut self.fused[stencil as usize]);
-                *place = ConvKernel::native(row.name, stencil, row.tile.0.min(LONGEST_TILE), function);
+                let kernel = ConvKernel::native(row.name, stencil, row.tile.0.min(LONGEST_TILE), function);
+                *place = if row.takes_images { kernel.for_images() } else { kernel };
             }
             (Function::WeightGradient(function), _) => {
                 self.weight_gradient = WeightGradientKernel::native(row.name, function);

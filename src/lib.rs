@@ -21,6 +21,7 @@ pub mod isa;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod kernel;
 mod log;
+mod memory;
 mod named_enum;
 pub mod net;
 #[cfg(feature = "onnx")]
@@ -36,7 +37,7 @@ pub mod stencil;
 pub mod train;
 
 pub use error::{Error, ErrorKind, Result};
-pub use exec::peak::peak_gflops;
+pub use exec::peak::{load_peak_gflops, peak_gflops};
 pub use exec::pool::{Pool, default_threads};
 #[cfg(feature = "npy")]
 pub use io::npy;

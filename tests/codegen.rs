@@ -207,6 +207,8 @@ fn members_in_c(name: &str) -> Vec<(String, String)> {
             .unwrap_or_else(|| panic!("{declaration}: a type of other than 64 bits?"));
         for variable in rest.split(',').map(str::trim) {
             let (is_pointer, variable) = variable.strip_prefix('*').map_or((false, variable), |variable| (true, variable));
+            let (is_array_of_pointers, variable) =
+                variable.strip_prefix("const *").map_or((false, variable), |variable| (true, variable));
             let scalar = match (kind, is_pointer) {
                 ("const float", true) => "*const f32",
                 ("float", true) => "*mut f32",
@@ -218,11 +220,12 @@ fn members_in_c(name: &str) -> Vec<(String, String)> {
                 ("uint64_t", false) => "u64",
                 _ => panic!("{declaration}: not 64 bits"),
             };
+            let scalar = if is_array_of_pointers { format!("*const {scalar}") } else { scalar.to_string() };
             let mut parts = variable.split('[');
             let name = parts.next().expect("a name").to_string();
             let extents: Vec<&str> = parts.map(|extent| extent.trim_end_matches(']')).collect();
             let wrap = |inner: String, extent: &&str| format!("[{inner}; {extent}usize]");
-            members.push((name, extents.iter().rev().fold(scalar.to_string(), wrap)));
+            members.push((name, extents.iter().rev().fold(scalar, wrap)));
         }
     }
     members

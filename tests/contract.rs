@@ -277,11 +277,11 @@ fn elementwise_operators_refuse_what_does_not_fit() {
         ("gradientstatistics", &[12, 12, 12, 3, 3, 3, 3, 3], |kernels, n| {
             let ([x, g, s, t, m], mut y) = ([n[0], n[1], n[3], n[4], n[5]].map(zeros), zeros(n[2]));
             let (mut a, mut b) = (vec![0.0; n[6]], vec![0.0; n[7]]);
-            !panics(|| kernels.f32.elementwise.gradient_statistics(&x, &g, &mut y, (&s, &t, &m), true, (&mut a, &mut b)))
+            !panics(|| kernels.f32.elementwise.gradient_statistics(&x, Some(&g), &mut y, (&s, &t, &m), true, (&mut a, &mut b)))
         }),
         ("normgradient", &[12, 12, 12, 3, 3, 3], |kernels, n| {
             let ([x, g, p, q, r], mut y) = ([n[0], n[1], n[3], n[4], n[5]].map(zeros), zeros(n[2]));
-            !panics(|| kernels.f32.elementwise.norm_gradient(&x, &g, &mut y, (&p, &q, &r)))
+            !panics(|| kernels.f32.elementwise.norm_gradient(&x, Some(&g), &mut y, (&p, &q, &r)))
         }),
         ("relugradient", &[12, 12, 12, 12], |kernels, n| {
             let ([x, g, c], mut y) = ([n[0], n[1], n[2]].map(zeros), zeros(n[3]));

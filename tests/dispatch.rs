@@ -193,33 +193,83 @@ fn innermost_loops(function: &Disassembled) -> Vec<&[(u64, String)]> {
     innermost.map(|(start, end)| &function.instructions[*start..=*end]).collect()
 }
 
-/// Whether an instruction moves a vector to or from the stack. Not meant: `vmovq` and registers `d`, eight bytes, which are integers that the
+/// Whether an instruction moves a vector to or from the stack. Not meant: registers `d` of aarch64, eight bytes, which are integers that the
 /// compiler keeps in vector registers for want of others.
 fn is_spill(instruction: &str) -> bool {
     if cfg!(target_arch = "aarch64") {
         let moves = |word: &str| instruction.strip_prefix(word).is_some_and(|operands| operands.trim_start().starts_with('q'));
         ["ldr", "str", "ldp", "stp", "ldur", "stur"].into_iter().any(moves) && instruction.contains("[sp")
     } else {
-        let is_vector = instruction.starts_with('v') && !instruction.starts_with("vmovq ");
-        is_vector && (instruction.contains("(%rsp") || instruction.contains("(%rbp"))
+        instruction.starts_with('v') && (instruction.contains("(%rsp") || instruction.contains("(%rbp"))
     }
 }
 
-/// Accumulators that a compiler moves between registers and the stack cost more than what they are there to save.
+/// Whether an instruction of x86-64 moves between a general register and a vector or mask register, which takes a port of the multiply-adds.
+/// Not meant: loads and stores, whose addresses are in general registers, and moves among vectors or masks.
+fn is_move_between_files(instruction: &str) -> bool {
+    let (word, operands) = instruction.split_once(char::is_whitespace).unwrap_or((instruction, ""));
+    let moves = ["vmovd", "vmovq", "kmov", "vpbroadcast", "vpinsr", "vpextr"].iter().any(|start| word.starts_with(start));
+    let is_general = |operand: &str| operand.starts_with("%r") || operand.starts_with("%e");
+    // An address in parentheses may hold commas, and its registers are no operands.
+    let outside = operands.split(['(', ')']).step_by(2);
+    moves && outside.flat_map(|part| part.split(',')).any(|operand| is_general(operand.trim()))
+}
+
 #[test]
-fn no_vector_goes_through_the_stack_in_an_inner_loop() {
+fn moves_between_files_are_told_from_loads_and_stores() {
+    let moves = [
+        "vmovq  %xmm2,%rdx",
+        "vmovq  %rdx,%xmm18",
+        "vmovd  %ecx,%xmm0",
+        "kmovd  %eax,%k1",
+        "kmovb  %k0,%ecx",
+        "kmovq  %k3,%r10",
+        "vpbroadcastd %edx,%zmm2",
+        "vpextrq $0x1,%xmm2,%rdx",
+        "vpinsrq $0x1,%r9,%xmm1,%xmm1",
+    ];
+    let others = [
+        "kmovw  0x10(%rax,%rcx,4),%k1",
+        "kmovw  (%rdi),%k1",
+        "kmovw  %k1,%k2",
+        "vmovq  (%rax),%xmm0",
+        "vmovd  %xmm0,0x4(%rdx,%rsi,2)",
+        "vmovdqu64 %zmm20,(%rsi,%rdi,1)",
+        "vpbroadcastd (%rsi,%rdi,2),%zmm2",
+        "vpbroadcastd %xmm3,%zmm2",
+        "vfmadd231ps (%rsi),%zmm19,%zmm1",
+        "mov    %rdx,%rax",
+    ];
+    assert!(moves.into_iter().all(is_move_between_files));
+    assert!(!others.into_iter().any(is_move_between_files));
+}
+
+/// Kernels whose inner loops still have such moves. Remove an entry when its template is rewritten.
+const KERNELS_WITH_MOVES: [&str; 4] =
+    ["lean_weightgradient_f32_avx512", "lean_weightgradient_f32_avx2", "lean_fused_bf16_amx", "lean_dense_bf16_amx"];
+
+/// Accumulators that a compiler moves between registers and the stack cost more than what they are there to save; addresses that it keeps in
+/// vector and mask registers take the place of multiply-adds.
+#[test]
+fn inner_loops_move_nothing_through_the_stack_or_between_files_of_registers() {
     for (isa, archive) in archives() {
         let Some(text) = output_of("objdump", &["-d", "--no-show-raw-insn"], &archive) else { continue };
         let functions = functions(&text);
         let mut loops_with_multiply_adds = 0;
         for function in &functions {
             for body in innermost_loops(function) {
+                let found = |is_hit: fn(&str) -> bool| {
+                    body.iter().map(|(_, text)| &text[..]).filter(|text| is_hit(text)).collect::<Vec<_>>()
+                };
+                let moves = found(is_move_between_files);
+                let is_excepted = KERNELS_WITH_MOVES.iter().any(|kernel| function.name.contains(kernel));
+                assert!(moves.is_empty() || is_excepted, "{isa}: {} of {} instructions: {moves:#?}", function.name, body.len());
                 let multiplies = |text: &str| ["vfmadd", "vdpbf16ps", "fmla", "bfmmla"].iter().any(|word| text.starts_with(word));
-                if !body.iter().any(|(_, instruction)| multiplies(instruction)) {
+                if found(multiplies).is_empty() {
                     continue;
                 }
                 loops_with_multiply_adds += 1;
-                let spills: Vec<&str> = body.iter().map(|(_, text)| &text[..]).filter(|text| is_spill(text)).collect();
+                let spills = found(is_spill);
                 assert!(spills.is_empty(), "{isa}: {} of {} instructions: {spills:#?}", function.name, body.len());
             }
         }

@@ -25,12 +25,14 @@ pub fn kernels(compiled: &[Row], version: &str) -> String {
         let _ = writeln!(prototypes, "    fn {symbol}(args: *const {args});");
         let _ = writeln!(
             table,
-            "    Kernel {{ name: {:?}, op: {:?}, dtype: {:?}, isa: Isa::{isa}, spatial: {:?}, tile: {:?}, function: Function::{function}({symbol}) }},",
+            "    Kernel {{ name: {:?}, op: {:?}, dtype: {:?}, isa: Isa::{isa}, spatial: {:?}, tile: {:?}, takes_images: {}, \
+             function: Function::{function}({symbol}) }},",
             name::format(row),
             row.op,
             row.dtype,
             row.spatial,
             row.tile,
+            template::takes_images(row),
         );
     }
     format!(

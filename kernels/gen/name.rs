@@ -33,6 +33,7 @@ pub const OPS: &[(&str, &str)] = &[
     ("spread", "elementwise.c.in"),
     ("momentum", "elementwise.c.in"),
     ("peak", "elementwise.c.in"),
+    ("loadpeak", "loadpeak.c.in"),
 ];
 
 /// Types of inputs, matrix and outputs.

@@ -30,11 +30,13 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("conv.c.in", include_str!("../templates/conv.c.in")),
     ("convbf16.c.in", include_str!("../templates/convbf16.c.in")),
     ("convtiles.c.in", include_str!("../templates/convtiles.c.in")),
+    ("imagetiles.c.in", include_str!("../templates/imagetiles.c.in")),
     ("weightgradient.c.in", include_str!("../templates/weightgradient.c.in")),
     ("weightgradientbf16.c.in", include_str!("../templates/weightgradientbf16.c.in")),
     ("weightgradienttiles.c.in", include_str!("../templates/weightgradienttiles.c.in")),
     ("stencilgradient.c.in", include_str!("../templates/stencilgradient.c.in")),
     ("elementwise.c.in", include_str!("../templates/elementwise.c.in")),
+    ("loadpeak.c.in", include_str!("../templates/loadpeak.c.in")),
 ];
 
 /// The name that the linker sees: it carries the crate's version, so that two versions of the crate can live in one program.
@@ -58,9 +60,31 @@ fn taps(row: &Row) -> Vec<Value> {
         context! {
             name => tap_name(dy, dx),
             index => index,
+            dy => dy,
+            dx => dx,
         }
     };
     taps_of(row).iter().enumerate().map(describe).collect()
+}
+
+/// The four input rows around two output rows, from the one above on: whether a stencil reads them, and columns beside a pixel of them.
+fn rows_of_pair(row: &Row) -> Vec<Value> {
+    let describe = |index: i64| {
+        let of_row = || taps_of(row).iter().filter(move |(dy, _)| [*dy, *dy + 1].contains(&(index - 1)));
+        context! { index => index, is_read => of_row().count() > 0, has_sides => of_row().any(|(_, dx)| *dx != 0) }
+    };
+    (0..4).map(describe).collect()
+}
+
+/// Whether a stencil reads columns beside a pixel in all four rows around two, which are too many registers in f32.
+fn keeps_words(row: &Row) -> bool {
+    [(-1, -1), (0, -1), (1, -1)].iter().all(|tap| taps_of(row).contains(tap))
+}
+
+/// Whether a kernel takes rows of an image as well as runs of pixels.
+pub fn takes_images(row: &Row) -> bool {
+    let has_tiles = isa::isa(row.isa).is_some_and(|isa| isa.products == isa::Products::Tile);
+    has_tiles && row.op == "fused" && (1..=UNROLLED_TAPS).contains(&taps_of(row).len())
 }
 
 /// Pixels of the tiles that a convolution's kernel has: the larger half, since a call is cut into tiles of nearly equal size, and powers
@@ -75,6 +99,10 @@ const EDGE_SIZES: [usize; 4] = [1, 2, 4, 8];
 /// Stencils with more taps run in a loop over them. Unrolled, box25 takes 14 seconds to compile; looped, cross5 loses 3 points of peak at
 /// 32 channels.
 const UNROLLED_TAPS: usize = 9;
+
+/// Taps whose weights stay in registers along the rows of an image. The others are read again for each column, and so are all weights of
+/// stencils that keep columns of four rows.
+const HELD_TAPS: usize = 3;
 
 /// Pairs of pixels, and of inputs of each, that the gradient of a bf16 matrix puts side by side at a time: 16 KiB, so that they and 8 KiB of
 /// a panel of gradients stay in the first level of cache.
@@ -115,6 +143,11 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 isa => context! { name => isa.name, products => isa.products.word(), registers => isa.registers },
                 spatial => row.spatial.unwrap_or(""),
                 taps => taps(row),
+                takes_images => takes_images(row),
+                rows_of_pair => rows_of_pair(row),
+                has_sides => taps_of(row).iter().any(|(_, dx)| *dx != 0),
+                keeps_words => keeps_words(row),
+                held_taps => if keeps_words(row) { 0 } else { HELD_TAPS },
                 tile_sizes => tile_sizes(rows),
                 edge_sizes => EDGE_SIZES,
                 gradient => stencilgradient::plan(taps_of(row), isa.registers),

@@ -25,9 +25,11 @@ fn check(row: &Row) -> Result<(), String> {
     if !name::DTYPES.contains(&row.dtype) {
         return Err("unknown type".into());
     }
-    let is_tiled =
-        matches!(template, "conv.c.in" | "convbf16.c.in" | "convtiles.c.in" | "weightgradient.c.in" | "weightgradientbf16.c.in");
-    if row.dtype != "f32" && matches!(row.op, "grouped" | "accumulate" | "momentum" | "peak") {
+    let is_tiled = matches!(
+        template,
+        "conv.c.in" | "convbf16.c.in" | "convtiles.c.in" | "weightgradient.c.in" | "weightgradientbf16.c.in" | "loadpeak.c.in"
+    );
+    if row.dtype != "f32" && matches!(row.op, "grouped" | "accumulate" | "momentum" | "peak" | "loadpeak") {
         return Err("an operator of f32 alone".into());
     }
     if row.dtype != "f32" && is_tiled && isa.products == Products::Broadcast && row.tile.1 != PANEL {
@@ -66,7 +68,7 @@ fn check(row: &Row) -> Result<(), String> {
         // rows and the weights of a vector where blocks are.
         let operands = match isa.products {
             Products::Block => rows / 2 + 2,
-            Products::Lane if template == "conv.c.in" => rows + vectors,
+            Products::Lane if matches!(template, "conv.c.in" | "loadpeak.c.in") => rows + vectors,
             _ => 1 + vectors,
         };
         // The order of lanes in which a grouped tap is read.

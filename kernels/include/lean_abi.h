@@ -3,7 +3,8 @@
  * Contract, cited by number in the SAFETY comments of src/kernel:
  *   P1  Every pointer is valid for the elements that the extents and steps of its struct reach. Nothing else is touched: no byte
  *       outside is read or written, not even lanes that are masked off.
- *   P2  Outputs are disjoint from inputs and weights, or an output equals its residual exactly (same base, same steps).
+ *   P2  Outputs are disjoint from inputs and weights, or an output equals exactly (same base, same steps) its residual, or the gradient that
+ *       gradientstatistics or normgradient reads.
  *   P3  Weights are packed as panels of LEAN_PANEL output channels, padded with zeros ("panel32"):
  *       matrix [panel][k][32], stencil [panel][tap][channel of the group][32], bias, scale and shift [panel][32].
  *   P4  The processor has the kernel's instruction set.
@@ -69,6 +70,12 @@ typedef struct LeanConvArgs {
   uint64_t flags;
   uint64_t fetch[8];        /* addresses of LEAN_FETCHES runs */
   uint64_t fetch_lines[8];  /* cache lines of 64 bytes of each */
+  /* Kernels that take rows of an image do so where `height` is not 0: lean kernels at stride 1 that add all inputs. `tap`, `inside`, `x`,
+   * `y`, `residual` and `pixels` mean nothing then. */
+  uint64_t height, width;   /* output rows, and pixels of each */
+  const void *const *x_rows; /* pixel 0 of height + 2 input rows, from the one above the first output row on; 0: outside the image */
+  void *const *y_rows;      /* of `height` rows */
+  const void *const *residual_rows; /* with LEAN_RESIDUAL */
 } LeanConvArgs;
 
 /* Gradient of a 1x1 or dense convolution's matrix: dw[k][o] = sum over rows and pixels of x[pixel][k] * g[pixel][o]. */

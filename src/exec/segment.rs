@@ -69,6 +69,9 @@ impl<T: Element> Convolution<T> {
 /// Bytes of the ring of middle rows that stay in the first or second level of cache between two convolutions.
 const RING_BYTES: usize = 64 * 1024;
 
+/// The same for kernels that take rows of an image: half of the second level of cache of the processors that have them.
+const IMAGE_RING_BYTES: usize = 1024 * 1024;
+
 /// Bytes of the two matrices from which on they do not stay in the second level of cache from one band to the next.
 const LARGE_MATRICES: usize = 1 << 20;
 
@@ -160,7 +163,8 @@ impl<T: Element> InPlaceBlock<T> {
         if 2 * size_of::<T>() * channels * channels > LARGE_MATRICES {
             return self.first.output.height.max(2);
         }
-        (RING_BYTES / row_bytes).clamp(2, self.first.output.height.max(2))
+        let ring_bytes = if self.first.kernel.takes_images() { IMAGE_RING_BYTES } else { RING_BYTES };
+        (ring_bytes / row_bytes).clamp(2, self.first.output.height.max(2))
     }
 
     /// Rows that the second convolution is behind the first.

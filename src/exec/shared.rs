@@ -8,12 +8,11 @@ use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use aligned_vec::{AVec, ConstAlign};
-
 use crate::conv::pack;
 use crate::kernel::rows::Layout;
 use crate::kernel::target::Target;
 use crate::kernel::upcoming::Upcoming;
+use crate::memory::{Aligned, LINE, filled};
 
 /// State of a tile: in the lower half the number of its readers, in the upper half a bit for every panel that is being written.
 type State = AtomicU64;
@@ -23,9 +22,6 @@ pub(crate) const PANEL_BITS: usize = 32;
 
 /// All panels are being written.
 const WRITTEN: u64 = u64::MAX << PANEL_BITS;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
 
 /// Cache lines of a page.
 const PAGE_LINES: usize = 64;
@@ -42,7 +38,7 @@ fn first_line() -> usize {
 /// A buffer of tiles, aligned to cache lines.
 pub(crate) struct SharedBuffer<T> {
     /// Owns the memory; only its address is used after construction.
-    memory: UnsafeCell<AVec<T, ConstAlign<64>>>,
+    memory: UnsafeCell<Aligned<T>>,
     address: *mut T,
     tile: usize,
     /// Elements of a pixel; a tile is a row of them.
@@ -66,7 +62,7 @@ impl<T: Copy + Default> SharedBuffer<T> {
     pub(crate) fn of_pixels(tiles: usize, tile: usize, pixel: usize) -> Self {
         assert!(pixel == tile || tile.is_multiple_of(pixel), "rows of whole pixels");
         let start = first_line() * LINE / size_of::<T>();
-        let mut memory = AVec::from_iter(64, std::iter::repeat_n(T::default(), start + tiles * tile));
+        let mut memory = filled(start + tiles * tile, T::default());
         let address = memory[start..].as_mut_ptr();
         SharedBuffer {
             memory: UnsafeCell::new(memory),

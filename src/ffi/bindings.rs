@@ -42,6 +42,11 @@ pub struct LeanConvArgs {
     pub flags: u64,
     pub fetch: [u64; 8usize],
     pub fetch_lines: [u64; 8usize],
+    pub height: u64,
+    pub width: u64,
+    pub x_rows: *const *const ::core::ffi::c_void,
+    pub y_rows: *const *mut ::core::ffi::c_void,
+    pub residual_rows: *const *const ::core::ffi::c_void,
 }
 
 #[repr(C)]

@@ -1,6 +1,7 @@
 //! The generated kernels as the linker sees them. The only `extern "C"` of the crate.
 
 mod bindings;
+pub(crate) mod huge_pages;
 #[cfg_attr(
     not(all(target_arch = "x86_64", feature = "c-kernels")),
     allow(dead_code, reason = "named by the generated detection")
@@ -26,6 +27,8 @@ pub(crate) struct Kernel {
     pub(crate) spatial: Option<&'static str>,
     /// Rows and columns of the output block held in registers.
     pub(crate) tile: (usize, usize),
+    /// Whether a convolution takes rows of an image as well as runs of pixels.
+    pub(crate) takes_images: bool,
     /// Its address.
     pub(crate) function: Function,
 }

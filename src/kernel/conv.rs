@@ -4,6 +4,7 @@
 
 use super::edges::{Edges, Pixels, low_bits};
 use super::element::Element;
+use super::images;
 use super::rows::{Epilogue, Layout, Residual, Source};
 use super::target::Target;
 use super::upcoming::Ahead;
@@ -16,7 +17,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
 
-type Native = unsafe extern "C" fn(*const LeanConvArgs);
+pub(super) type Native = unsafe extern "C" fn(*const LeanConvArgs);
 
 /// A kernel for fused lean convolutions with one stencil, or for dense ones.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct ConvKernel<T = f32> {
     stencil: Option<Stencil>,
     /// Whether the stencil's taps read groups of several channels.
     is_grouped: bool,
+    /// Whether the kernel takes rows of an image as well as runs of pixels.
+    takes_images: bool,
     /// Pixels of a full tile.
     tile_rows: usize,
     /// `None`: portable Rust.
@@ -97,12 +100,30 @@ impl<'a, T: Element> ConvCall<'a, T> {
 impl<T: Element> ConvKernel<T> {
     /// A compiled kernel whose instruction set was detected (contract P4 holds from here on).
     pub(crate) fn native(name: &'static str, stencil: Option<Stencil>, tile_rows: usize, native: Native) -> Self {
-        ConvKernel { name, stencil, is_grouped: false, tile_rows, native: Some(native), element: PhantomData }
+        ConvKernel {
+            name,
+            stencil,
+            is_grouped: false,
+            takes_images: false,
+            tile_rows,
+            native: Some(native),
+            element: PhantomData,
+        }
     }
 
     /// The same kernel for weights whose taps of `stencil` read groups of channels.
     pub(crate) fn for_groups(self, stencil: Stencil) -> Self {
         ConvKernel { stencil: Some(stencil), is_grouped: true, ..self }
+    }
+
+    /// The same kernel, which takes rows of an image as well as runs of pixels.
+    pub(crate) fn for_images(self) -> Self {
+        ConvKernel { takes_images: true, ..self }
+    }
+
+    /// Whether the more rows a call has the better, since they cost the kernel little beside what a call does.
+    pub(crate) fn takes_images(&self) -> bool {
+        self.takes_images
     }
 
     /// Rows above and below a pixel that the kernel's stencil reads; 0 for dense kernels.
@@ -112,7 +133,7 @@ impl<T: Element> ConvKernel<T> {
 
     /// The portable code.
     pub(crate) const fn portable(name: &'static str, stencil: Option<Stencil>) -> Self {
-        ConvKernel { name, stencil, is_grouped: false, tile_rows: 1, native: None, element: PhantomData }
+        ConvKernel { name, stencil, is_grouped: false, takes_images: false, tile_rows: 1, native: None, element: PhantomData }
     }
 
     /// Runs the call.
@@ -126,6 +147,7 @@ impl<T: Element> ConvKernel<T> {
         check(call, self);
         match (self.native, self.stencil) {
             (None, _) => T::convolve(call),
+            (Some(native), Some(_)) if self.takes_images && images::are_rows_of_image(call) => images::run(native, call),
             (Some(native), Some(stencil)) => fused(native, stencil, self.tile_rows, call),
             (Some(native), None) => dense(native, self.tile_rows, call),
         }
@@ -169,7 +191,7 @@ fn check<T: Element>(call: &ConvCall<'_, T>, kernel: &ConvKernel<T>) {
 }
 
 /// What is the same for all tiles of a call.
-fn arguments<T: Element>(call: &ConvCall<'_, T>) -> LeanConvArgs {
+pub(super) fn arguments<T: Element>(call: &ConvCall<'_, T>) -> LeanConvArgs {
     let weights = call.weights;
     let (scale, shift) =
         weights.scale.as_ref().map_or((ptr::null(), ptr::null()), |(scale, shift)| (scale.as_ptr(), shift.as_ptr()));
@@ -216,6 +238,11 @@ fn arguments<T: Element>(call: &ConvCall<'_, T>) -> LeanConvArgs {
         flags: u64::from(flags),
         fetch: [0; LEAN_FETCHES as usize],
         fetch_lines: [0; LEAN_FETCHES as usize],
+        height: 0,
+        width: 0,
+        x_rows: ptr::null(),
+        y_rows: ptr::null(),
+        residual_rows: ptr::null(),
     }
 }
 
@@ -226,15 +253,15 @@ fn flags_of_run(flags: u64, (done, count, total): (usize, usize, usize)) -> u64 
 }
 
 /// Base addresses of output and residual.
-struct Bases<T> {
-    y: *mut T,
-    y_layout: Layout,
-    residual: *const T,
-    residual_layout: Layout,
+pub(super) struct Bases<T> {
+    pub(super) y: *mut T,
+    pub(super) y_layout: Layout,
+    pub(super) residual: *const T,
+    pub(super) residual_layout: Layout,
 }
 
 impl<T: Element> Bases<T> {
-    fn of(call: &mut ConvCall<'_, T>) -> Self {
+    pub(super) fn of(call: &mut ConvCall<'_, T>) -> Self {
         let (y, y_layout) = (call.y.as_mut_ptr(), call.y.layout);
         match call.residual {
             Residual::Rows(rows) => Bases { y, y_layout, residual: rows.data.as_ptr(), residual_layout: rows.layout },

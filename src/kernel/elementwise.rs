@@ -1,5 +1,6 @@
 //! Elementwise kernels behind safe calls. Tensors are runs of pixels with their channels side by side.
 
+use crate::conv::pack::PANEL;
 use crate::ffi::{LEAN_ACCUMULATE, LEAN_RELU, LEAN_RESIDUAL, LeanElementwiseArgs};
 use crate::kernel::element::Element;
 use crate::portable::elementwise as portable;
@@ -24,6 +25,7 @@ pub struct Elementwise<T = f32> {
     pub(crate) spread: Option<Native>,
     pub(crate) momentum: Option<Native>,
     pub(crate) peak: Option<Native>,
+    pub(crate) load_peak: Option<Native>,
     element: PhantomData<fn(T)>,
 }
 
@@ -106,6 +108,7 @@ impl<T: Element> Elementwise<T> {
             "spread" => &mut self.spread,
             "momentum" => &mut self.momentum,
             "peak" => &mut self.peak,
+            "loadpeak" => &mut self.load_peak,
             _ => return None,
         })
     }
@@ -152,23 +155,24 @@ impl<T: Element> Elementwise<T> {
     }
 
     /// masked = gradient where relu(x * scale + shift) lets it pass (everywhere without ReLU); per channel, in f64, the sums of masked
-    /// and of masked * (x - mean).
+    /// and of masked * (x - mean). Without `gradient`, `masked` holds it before.
     pub fn gradient_statistics(
         &self,
         x: &[T],
-        gradient: &[T],
+        gradient: Option<&[T]>,
         masked: &mut [T],
         (scale, shift, mean): (&[f32], &[f32], &[f32]),
         with_relu: bool,
         (sum, sum_of_products): (&mut [f64], &mut [f64]),
     ) {
-        same(&[x.len(), gradient.len(), masked.len()]);
+        same(&[x.len(), gradient.map_or(x.len(), <[T]>::len), masked.len()]);
         same(&[scale.len(), shift.len(), mean.len(), sum.len(), sum_of_products.len()]);
         whole::<T>(mean.len());
+        let y = masked.as_mut_ptr();
         let args = LeanElementwiseArgs {
             a: x.as_ptr().cast(),
-            b: gradient.as_ptr().cast(),
-            y: masked.as_mut_ptr().cast(),
+            b: gradient.map_or(y.cast_const(), <[T]>::as_ptr).cast(),
+            y: y.cast(),
             p: scale.as_ptr(),
             q: shift.as_ptr(),
             r: mean.as_ptr(),
@@ -179,21 +183,23 @@ impl<T: Element> Elementwise<T> {
         };
         match self.gradient_statistics {
             None => portable::gradient_statistics(x, gradient, masked, (scale, shift, mean), with_relu, (sum, sum_of_products)),
-            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows. P4: the dispatch table holds only kernels of
+            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows, and `masked` may be the gradient. P4: the dispatch table holds only kernels of
             // detected instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }
     }
 
-    /// y = gradient * p + (x * q + r) per channel: the data gradient of a batch norm in closed form.
-    pub fn norm_gradient(&self, x: &[T], gradient: &[T], y: &mut [T], (p, q, r): (&[f32], &[f32], &[f32])) {
-        same(&[x.len(), gradient.len(), y.len()]);
+    /// y = gradient * p + (x * q + r) per channel: the data gradient of a batch norm in closed form. Without `gradient`, `y` holds it
+    /// before.
+    pub fn norm_gradient(&self, x: &[T], gradient: Option<&[T]>, y: &mut [T], (p, q, r): (&[f32], &[f32], &[f32])) {
+        same(&[x.len(), gradient.map_or(x.len(), <[T]>::len), y.len()]);
         same(&[p.len(), q.len(), r.len()]);
         whole::<T>(p.len());
+        let output = y.as_mut_ptr();
         let args = LeanElementwiseArgs {
             a: x.as_ptr().cast(),
-            b: gradient.as_ptr().cast(),
-            y: y.as_mut_ptr().cast(),
+            b: gradient.map_or(output.cast_const(), <[T]>::as_ptr).cast(),
+            y: output.cast(),
             p: p.as_ptr(),
             q: q.as_ptr(),
             r: r.as_ptr(),
@@ -201,7 +207,7 @@ impl<T: Element> Elementwise<T> {
         };
         match self.norm_gradient {
             None => portable::norm_gradient(x, gradient, y, (p, q, r)),
-            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows. P4: the dispatch table holds only kernels of
+            // SAFETY: P1 by the asserted lengths. P2: y is a unique borrow, and may be the gradient. P4: the dispatch table holds only kernels of
             // detected instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }
@@ -322,7 +328,7 @@ impl<T: Element> Elementwise<T> {
     }
 }
 
-/// What only f32 has: sums of gradients, updates of weights, the peak.
+/// What only f32 has: sums of gradients, updates of weights, the peaks.
 impl Elementwise {
     /// y += x.
     pub fn accumulate(&self, x: &[f32], y: &mut [f32]) {
@@ -363,6 +369,26 @@ impl Elementwise {
             None => portable::peak((a, b), times, y),
             // SAFETY: P1: y is all that is touched, `channels` is its length. P2: y is a unique borrow. P4: the dispatch table holds
             // only kernels of detected instruction sets. P5: Rust code runs in the default environment.
+            Some(native) => unsafe { native(&raw const args) },
+        }
+    }
+
+    /// y += x * weights, `turns` times, with rows of `inputs` values in x, a packed panel, and rows of 32 values in y: multiply-adds as
+    /// convolutions do them, which show the peak with loads.
+    pub fn load_peak(&self, x: &[f32], weights: &[f32], inputs: usize, turns: usize, y: &mut [f32]) {
+        let rows = pixels(x.len(), inputs);
+        assert!(weights.len() == inputs * PANEL && y.len() == rows * PANEL, "one panel, and as many rows of y as of x");
+        let args = LeanElementwiseArgs {
+            a: x.as_ptr().cast(),
+            p: weights.as_ptr(),
+            y: y.as_mut_ptr().cast(),
+            width: turns as u64,
+            ..empty(rows, inputs)
+        };
+        match self.load_peak {
+            None => portable::load_peak(x, weights, turns, y),
+            // SAFETY: P1 by the asserted lengths. P2: y is a unique borrow. P4: the dispatch table holds only kernels of detected
+            // instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }
     }

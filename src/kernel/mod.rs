@@ -5,6 +5,7 @@ mod edges;
 pub mod element;
 pub mod elementwise;
 pub mod gradient;
+mod images;
 pub mod rows;
 pub mod target;
 pub mod upcoming;

@@ -42,6 +42,13 @@ impl Layout {
         self.origin + (h - self.first) % self.ring * self.row_step
     }
 
+    /// Offsets of pixel 0 of row `h` and of those that follow.
+    pub(super) fn offsets(&self, h: usize) -> impl Iterator<Item = usize> {
+        let (origin, step, ring) = (self.origin, self.row_step, self.ring);
+        let following = move |place: &usize| Some(if place + 1 == ring { 0 } else { place + 1 });
+        std::iter::successors(Some((h - self.first) % ring), following).map(move |place| origin + place * step)
+    }
+
     /// True if row `h + 1` does not lie after row `h` but at the origin again.
     pub fn wraps_after(&self, h: usize) -> bool {
         (h + 1 - self.first).is_multiple_of(self.ring)

@@ -66,7 +66,7 @@ mod measurement {
     use half::bf16;
 
     use super::Calibration;
-    use crate::conv::pack::{Aligned, PackedWeights};
+    use crate::conv::pack::PackedWeights;
     use crate::dispatch::Kernels;
     use crate::exec::activation::Activation;
     use crate::exec::segment::Convolution;
@@ -74,6 +74,7 @@ mod measurement {
     use crate::ffi;
     use crate::kernel::rows::Residual;
     use crate::kernel::target::Target;
+    use crate::memory::{Aligned, filled};
     use crate::stencil::Stencil;
 
     /// The image: with its output and the weights it stays in the second level of cache, as in a stage of a network.
@@ -113,7 +114,7 @@ mod measurement {
             let mut weights = PackedWeights::zeros(Some(STENCIL), 1, CHANNELS, CHANNELS);
             weights.matrix.fill(0.01);
             weights.stencil.fill(0.1);
-            let image = |value| Aligned::from_iter(64, std::iter::repeat_n(T::nearest(value), extent.elements()));
+            let image = |value| filled(extent.elements(), T::nearest(value));
             Some(Subject {
                 convolution: Convolution { kernel, input: extent, output: extent, stride: 1, relu: true },
                 weights: T::packed(weights),

@@ -1,6 +1,7 @@
 //! Elementwise operators. Plain loops: the compiler vectorises them, and memory bounds them.
 #![forbid(unsafe_code)]
 
+use crate::conv::pack::PANEL;
 use crate::kernel::element::Element;
 use crate::kernel::elementwise::MomentumStep;
 
@@ -51,10 +52,11 @@ pub(crate) fn statistics<T: Element>(x: &[T], shift: &[f32], sum: &mut [f64], su
     }
 }
 
-/// Masks the gradient by relu(x * scale + shift) > 0 if asked, and sums it and its product with (x - mean), per channel.
+/// Masks the gradient (without one, what `masked` holds) by relu(x * scale + shift) > 0 if asked, and sums it and its product with (x - mean),
+/// per channel.
 pub(crate) fn gradient_statistics<T: Element>(
     x: &[T],
-    gradient: &[T],
+    gradient: Option<&[T]>,
     masked: &mut [T],
     (scale, shift, mean): (&[f32], &[f32], &[f32]),
     with_relu: bool,
@@ -63,10 +65,11 @@ pub(crate) fn gradient_statistics<T: Element>(
     sum.fill(0.0);
     sum_of_products.fill(0.0);
     let channels = mean.len();
-    for (at, ((x, gradient), masked)) in x.iter().zip(gradient).zip(masked).enumerate() {
+    for (at, (x, masked)) in x.iter().zip(masked).enumerate() {
         let channel = at % channels;
         let passes = !with_relu || multiply_add(x.widened(), scale[channel], shift[channel]) > 0.0;
-        *masked = if passes { *gradient } else { T::default() };
+        let gradient = gradient.map_or(*masked, |gradient| gradient[at]);
+        *masked = if passes { gradient } else { T::default() };
         let value = f64::from(masked.widened());
         sum[channel] += value;
         let centred = f64::from(x.widened()) - f64::from(mean[channel]);
@@ -74,11 +77,12 @@ pub(crate) fn gradient_statistics<T: Element>(
     }
 }
 
-/// y = gradient * p + (x * q + r).
-pub(crate) fn norm_gradient<T: Element>(x: &[T], gradient: &[T], y: &mut [T], (p, q, r): (&[f32], &[f32], &[f32])) {
+/// y = gradient * p + (x * q + r); without `gradient`, y * p + (x * q + r).
+pub(crate) fn norm_gradient<T: Element>(x: &[T], gradient: Option<&[T]>, y: &mut [T], (p, q, r): (&[f32], &[f32], &[f32])) {
     let channels = p.len();
-    for (at, ((x, gradient), y)) in x.iter().zip(gradient).zip(y).enumerate() {
+    for (at, (x, y)) in x.iter().zip(y).enumerate() {
         let channel = at % channels;
+        let gradient = gradient.map_or(*y, |gradient| gradient[at]);
         let value = multiply_add(gradient.widened(), p[channel], multiply_add(x.widened(), q[channel], r[channel]));
         *y = T::nearest(value);
     }
@@ -165,6 +169,18 @@ pub(crate) fn peak((a, b): (f32, f32), times: usize, y: &mut [f32]) {
     for y in y {
         for _ in 0..times {
             *y = multiply_add(a, b, *y);
+        }
+    }
+}
+
+/// y += x * weights, `turns` times: rows of x, one panel of weights.
+pub(crate) fn load_peak(x: &[f32], weights: &[f32], turns: usize, y: &mut [f32]) {
+    let inputs = weights.len() / PANEL;
+    for (x, y) in x.chunks_exact(inputs).zip(y.chunks_exact_mut(PANEL)) {
+        for _ in 0..turns {
+            for (x, weights) in x.iter().zip(weights.chunks_exact(PANEL)) {
+                y.iter_mut().zip(weights).for_each(|(y, weight)| *y = multiply_add(*x, *weight, *y));
+            }
         }
     }
 }

@@ -58,6 +58,8 @@ pub(crate) struct Convolution {
     /// A tensor of the output's shape.
     pub(crate) residual: Option<Vec<f32>>,
     pub(crate) finish: Finish,
+    /// False for a depth-wise convolution, whose weights are packed without a matrix.
+    pub(crate) has_matrix: bool,
 }
 
 impl Convolution {
@@ -103,7 +105,8 @@ impl Convolution {
     }
 
     fn with(weights: Weights, stride: usize, input: Shape, finish: Finish, fill: Fill, seed: u64) -> Self {
-        let mut problem = Convolution { weights, stride, input, x: Vec::new(), scale_shift: None, residual: None, finish };
+        let (x, scale_shift, residual) = (Vec::new(), None, None);
+        let mut problem = Convolution { weights, stride, input, x, scale_shift, residual, finish, has_matrix: true };
         let output = problem.output();
         problem.x = fill.inputs(seed, input.elements(), problem.terms());
         if finish.scale {
@@ -113,6 +116,15 @@ impl Convolution {
             problem.residual = Some(fill.addends(seed + 3, output.elements()));
         }
         problem
+    }
+
+    /// The same depth-wise convolution without a matrix; to the oracle, with one of zeros.
+    pub(crate) fn without_matrix(mut self) -> Self {
+        if let Weights::Lean(_, weights) = &mut self.weights {
+            weights.pointwise.fill(0.0);
+            self.has_matrix = false;
+        }
+        self
     }
 
     /// Shape of the output.
@@ -155,7 +167,8 @@ impl Convolution {
             Weights::Lean(stencil, weights) => format!("{stencil} in groups of {}", weights.group_size),
             Weights::Dense(weights) => format!("dense {}", weights.kernel),
         };
-        format!("{kind}, stride {}, of {h}x{w}x{c} to {} channels, {:?}", self.stride, self.output().c, self.finish)
+        let matrix = if self.has_matrix { "" } else { " without a matrix" };
+        format!("{kind}{matrix}, stride {}, of {h}x{w}x{c} to {} channels, {:?}", self.stride, self.output().c, self.finish)
     }
 
     /// The weights as kernels read them.
@@ -163,7 +176,11 @@ impl Convolution {
         let packed = match &self.weights {
             Weights::Lean(stencil, weights) => {
                 let (group, spatial) = (weights.group_size, square(*stencil, weights.group_size, &weights.spatial));
-                PackedWeights::lean_grouped(*stencil, self.input.c, group, &spatial, &weights.pointwise, &weights.bias)
+                if self.has_matrix {
+                    PackedWeights::lean_grouped(*stencil, self.input.c, group, &spatial, &weights.pointwise, &weights.bias)
+                } else {
+                    PackedWeights::depthwise_grouped(*stencil, self.input.c, group, &spatial, &weights.bias)
+                }
             }
             Weights::Dense(weights) => {
                 PackedWeights::dense(weights.inputs, weights.outputs, weights.kernel, &weights.weight, &weights.bias)

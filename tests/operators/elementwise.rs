@@ -5,10 +5,11 @@ use super::fill::Fill;
 use super::typed::{self, Typed, fresh, holding, of, of_mut};
 use crate::common::guard::{Edge, GuardedBuffer};
 use leanresnet::internals::kernel::elementwise::{Elementwise, MomentumStep};
+use leanresnet::internals::pack::PANEL;
 use std::any::Any;
 
 /// Their words in kernel names.
-pub(crate) const WORDS: [&str; 13] = [
+pub(crate) const WORDS: [&str; 14] = [
     "normalize",
     "statistics",
     "gradientstatistics",
@@ -22,7 +23,11 @@ pub(crate) const WORDS: [&str; 13] = [
     "spread",
     "momentum",
     "peak",
+    "loadpeak",
 ];
+
+/// Turns of the loop whose speed is the peak with loads.
+pub(crate) const TURNS: usize = 2;
 
 /// Values that a row of a pool has beyond its pairs of pixels: an odd last pixel, and a gap.
 const SPARE: usize = 3;
@@ -34,7 +39,7 @@ pub(crate) struct Problem {
     /// Pixels (pools: output pixels of a row).
     pub(crate) pixels: usize,
     pub(crate) channels: usize,
-    /// Whether a tensor is added.
+    /// Whether a tensor is added; for the gradients of a norm: whether the output takes the gradient's place.
     pub(crate) residual: bool,
     /// Whether a ReLU takes part; for the update: Nesterov's step.
     pub(crate) relu: bool,
@@ -66,6 +71,7 @@ impl Problem {
             "pool" => &[2 * Self::pool_row(pixels, channels) - SPARE * channels],
             "scale" | "unpool" | "globalpool" => &[n],
             "spread" | "peak" => &[channels],
+            "loadpeak" => &[n, channels * PANEL, pixels * PANEL],
             _ => panic!("no operator `{word}`"),
         };
         let data = |(index, &size): (usize, &usize)| {
@@ -90,6 +96,7 @@ impl Problem {
     pub(crate) fn terms(&self) -> usize {
         match self.word {
             "statistics" | "gradientstatistics" | "globalpool" | "peak" => self.pixels + 3,
+            "loadpeak" => TURNS * self.channels + 1,
             _ => 5,
         }
     }
@@ -136,10 +143,13 @@ impl Problem {
         let mut output = match self.word {
             "statistics" => fresh::<T>(0, edge),
             "globalpool" => fresh::<f32>(self.channels, edge),
+            "gradientstatistics" | "normgradient" if self.residual => holding::<T>(&self.inputs[1], edge),
             _ => fresh::<T>(length, edge),
         };
         let mut sums = [fresh::<f32>(2 * self.channels, edge), fresh::<f32>(2 * self.channels, edge)];
         let has_sums = self.word.ends_with("statistics");
+        // In place, the kernel gets no gradient, and the output holds it.
+        let in_place = self.residual;
         let y = &mut output;
         {
             let [sum, products] = &mut sums;
@@ -151,10 +161,11 @@ impl Problem {
                 }
                 ("statistics", [x, shift]) => kernels.statistics(of(x), shift, sums.0, sums.1),
                 ("gradientstatistics", [x, gradient, scale, shift, mean]) => {
-                    kernels.gradient_statistics(of(x), of(gradient), of_mut(y), (scale, shift, mean), self.relu, sums);
+                    let gradient = (!in_place).then_some(of::<T>(gradient));
+                    kernels.gradient_statistics(of(x), gradient, of_mut(y), (scale, shift, mean), self.relu, sums);
                 }
                 ("normgradient", [x, gradient, p, q, r]) => {
-                    kernels.norm_gradient(of(x), of(gradient), of_mut(y), (p, q, r));
+                    kernels.norm_gradient(of(x), (!in_place).then_some(of::<T>(gradient)), of_mut(y), (p, q, r));
                 }
                 ("relugradient", [output, gradient, addend]) => {
                     kernels.relu_gradient(of(output), of(gradient), self.residual.then_some(of::<T>(addend)), of_mut(y));
@@ -184,6 +195,7 @@ impl Problem {
     fn read_only(&self) -> usize {
         match self.word {
             "peak" => 0,
+            "loadpeak" => 2,
             _ => 1,
         }
     }
@@ -194,6 +206,7 @@ impl Problem {
             ("accumulate", [x, y]) => kernels.accumulate(x, y),
             ("momentum", [gradient, weights, velocity]) => kernels.momentum(gradient, weights, velocity, &self.step()),
             ("peak", [y]) => kernels.peak((self.factors[0], self.factors[1]), self.pixels, y),
+            ("loadpeak", [x, weights, y]) => kernels.load_peak(x, weights, self.channels, TURNS, y),
             _ => return Ok(false),
         }
         inputs.iter().try_for_each(GuardedBuffer::check)?;

@@ -1,8 +1,9 @@
 //! The elementwise operators as plain loops over any number type: their definitions, written a second time.
 #![forbid(unsafe_code)]
 
-use super::elementwise::{Outputs, Problem};
+use super::elementwise::{Outputs, Problem, TURNS};
 use crate::common::guard::CANARY;
+use leanresnet::internals::pack::PANEL;
 use leanresnet::internals::reference::{Real, relu};
 
 /// How to read the problem's data.
@@ -94,6 +95,13 @@ pub(crate) fn naive<T: Real>(problem: &Problem, reading: Reading) -> Outputs<T> 
         ("peak", [y]) => {
             let chain = |start: T| (0..pixels).fold(start, |sum, _| factors[0].mul_add(factors[1], sum));
             values.extend(y.iter().map(|&start| chain(start)));
+        }
+        ("loadpeak", [x, weights, y]) => {
+            let product = |sum: T, row: usize, lane: usize| {
+                (0..channels).fold(sum, |sum, k| x[row * channels + k].mul_add(weights[k * PANEL + lane], sum))
+            };
+            let turns = |at: usize| (0..TURNS).fold(y[at], |sum, _| product(sum, at / PANEL, at % PANEL));
+            values.extend((0..y.len()).map(turns));
         }
         (word, _) => panic!("no operator `{word}`"),
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use leanresnet::{Calibration, Isa, Pool, Precision, build_info, peak_gflops};
+use leanresnet::{Calibration, Isa, Pool, Precision, build_info, load_peak_gflops, peak_gflops};
 use serde::Serialize;
 
 use crate::bandwidth::{Bandwidths, Level};
@@ -29,6 +29,7 @@ struct Answer {
     cpu: String,
     caches: BTreeMap<String, u64>,
     peak_gflops: BTreeMap<&'static str, f64>,
+    load_peak_gflops: BTreeMap<&'static str, f64>,
     bandwidth_gbs: f64,
     /// What `--dtype auto` is here, and the speeds of a lean convolution that say so; none without kernels of bf16.
     auto_dtype: &'static str,
@@ -53,7 +54,8 @@ pub fn run(context: &Context<'_>) -> Outcome {
         threads_from,
         cpu: machine::processor(),
         caches: machine::caches(),
-        peak_gflops: peaks()?,
+        peak_gflops: peaks(peak_gflops)?,
+        load_peak_gflops: peaks(load_peak_gflops)?,
         bandwidth_gbs: Bandwidths::new().gbs(Level::Memory, 1),
         auto_dtype: calibration.map_or(Precision::F32, |calibration| calibration.precision()).name(),
         calibration_gflops: calibration.map_or_else(BTreeMap::new, |rates| {
@@ -71,11 +73,11 @@ fn tiers() -> impl Iterator<Item = Isa> {
     Isa::available().filter(|isa| isa.base() == *isa)
 }
 
-/// The peak of one thread in f32 on every instruction set with kernels.
-fn peaks() -> Result<BTreeMap<&'static str, f64>, Failure> {
+/// The peak of one thread in f32 on every instruction set with kernels, by what measures it.
+fn peaks(measure: fn(&Pool, Isa, Duration) -> leanresnet::Result<Option<f64>>) -> Result<BTreeMap<&'static str, f64>, Failure> {
     let mut peaks = BTreeMap::new();
     for isa in tiers() {
-        if let Some(gflops) = peak_gflops(&Pool::inline(), isa, PEAK_TIME)? {
+        if let Some(gflops) = measure(&Pool::inline(), isa, PEAK_TIME)? {
             peaks.insert(isa.name(), gflops);
         }
     }
@@ -112,7 +114,7 @@ fn warnings(isa: Isa, threads: usize) -> Vec<String> {
 fn text(answer: &Answer, calibration: Option<Calibration>) -> String {
     let list = |pairs: Vec<String>| if pairs.is_empty() { "unknown".to_owned() } else { pairs.join(", ") };
     let caches = answer.caches.iter().map(|(name, &size)| format!("{name} {}", table::bytes(size))).collect();
-    let peaks = answer.peak_gflops.iter().map(|(isa, gflops)| format!("{isa} {gflops:.0}")).collect();
+    let peaks = |peaks: &BTreeMap<&str, f64>| list(peaks.iter().map(|(isa, gflops)| format!("{isa} {gflops:.0}")).collect());
     let reason = calibration.map_or_else(|| "no kernels of bf16".to_owned(), |rates| format!("a lean convolution: {rates}"));
     let rows = [
         ("version", format!("{} ({}, {})", answer.version, answer.commit.unwrap_or("unknown commit"), answer.profile)),
@@ -122,7 +124,8 @@ fn text(answer: &Answer, calibration: Option<Calibration>) -> String {
         ("threads", format!("{} (from {})", answer.threads, answer.threads_from)),
         ("processor", answer.cpu.clone()),
         ("caches", list(caches)),
-        ("GFLOP/s per thread", list(peaks)),
+        ("GFLOP/s per thread", peaks(&answer.peak_gflops)),
+        ("with loads", peaks(&answer.load_peak_gflops)),
         ("memory GB/s", format!("{:.1}", answer.bandwidth_gbs)),
         ("--dtype auto", format!("{} ({reason})", answer.auto_dtype)),
     ];

@@ -8,7 +8,7 @@ use crate::support::{Ran, Scratch, bytes, npy_images};
 #[test]
 fn doctor() {
     let scratch = Scratch::new();
-    let keys = "version commit compiler c_kernels isas isa threads threads_from cpu caches peak_gflops bandwidth_gbs auto_dtype calibration_gflops profile warnings";
+    let keys = "version commit compiler c_kernels isas isa threads threads_from cpu caches peak_gflops load_peak_gflops bandwidth_gbs auto_dtype calibration_gflops profile warnings";
     let answer = scratch.run(&["doctor", "--json", "--threads", "1"]).expect(0).json("doctor", keys);
     assert_eq!((&answer["threads"], &answer["threads_from"]), (&1.into(), &"--threads".into()));
     assert!(answer["isas"].as_array().unwrap().contains(&answer["isa"]));
@@ -255,7 +255,7 @@ fn completions() {
 
 /// The keys of one cell of `bench`.
 const CELL: &str = "what preset shape op stencil variant batch threads isa dtype ms_per_image ms_min spread images_per_second gflops \
-                    peak_gflops fraction kernel group_size stride recompute training_bytes";
+                    peak_gflops fraction load_peak_gflops load_fraction kernel group_size stride recompute training_bytes";
 
 #[test]
 fn bench() {

@@ -40,6 +40,54 @@ static inline void w_store_transposed(uint16_t *p, const uint16_t *from, const i
   }
 }
 
+/* Operations with a constant, which stays in memory where there is no register for it: from intrinsics gcc would make it anew in each turn
+ * of a loop, on the port of shuffles. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define WITH_CONSTANT(result, instruction, x, constant) __asm__(instruction " %2, %1, %0" : "=v"(result) : "v"(x), "vm"(constant))
+#else
+#define WITH_CONSTANT(result, instruction, x, constant) __asm__(instruction " %2, %1, %0" : "=v"(result) : "v"(x), "v"(constant))
+#endif
+/* v_even on the port of shuffles, and v_odd: beside tiles, shifts have only the port of FMA. */
+static inline V v_even_beside_tiles(W x) {
+  const W words = _mm512_set4_epi32(0x0d0cffff, 0x0908ffff, 0x0504ffff, 0x0100ffff);
+  V even;
+  WITH_CONSTANT(even, "vpshufb", x, words);
+  return even;
+}
+static inline V v_odd_beside_tiles(W x) {
+  V odd;
+  WITH_CONSTANT(odd, "vpandd", x, _mm512_set1_epi32((int)0xffff0000));
+  return odd;
+}
+/* The same, where each `use` of a value is to widen it again instead of keeping a register. */
+#if defined(__GNUC__) && !defined(__clang__)
+static inline __attribute__((always_inline)) W w_again(W x, const int use) {
+  __asm__("# use %1" : "+v"(x) : "i"(use));
+  return x;
+}
+#else
+static inline W w_again(W x, int use) { return (void)use, x; }
+#endif
+static inline __attribute__((always_inline)) V v_even_again(W x, const int use) { return v_even_beside_tiles(w_again(x, use)); }
+static inline __attribute__((always_inline)) V v_odd_again(W x, const int use) { return v_odd_beside_tiles(w_again(x, use)); }
+#define EIGHT(x) x, x, x, x, x, x, x, x
+#define ALL(x) {EIGHT(x), EIGHT(x), EIGHT(x), EIGHT(x)}
+static const uint16_t relu_words[2][2 * LANES] __attribute__((aligned(64))) = {ALL(0x7fff), ALL(0x7f7f)};
+/* y < 0 ? +0 : y of rounded words: 0x8001 to 0xff80, the bits of negative numbers and of -inf, become zero; -0 and NaN stay.
+ * On f32 it would take the port of FMA twice. */
+static inline W w_relu(W x) {
+#if defined(__GNUC__) && !defined(__clang__)
+  W from_least;
+  __mmask32 stays;
+  __asm__("vpaddw %2, %1, %0" : "=v"(from_least) : "v"(x), "m"(relu_words[0]));
+  __asm__("vpcmpnleuw %2, %1, %0" : "=Yk"(stays) : "v"(from_least), "m"(relu_words[1]));
+#else
+  const W from_least = _mm512_add_epi16(x, w_load(relu_words[0]));
+  const __mmask32 stays = _mm512_cmpgt_epu16_mask(from_least, w_load(relu_words[1]));
+#endif
+  return _mm512_maskz_mov_epi16(stays, x);
+}
+
 #ifndef LEAN_TILE_MODEL
 
 /* Palette 1; per tile its rows and the bytes of each. */
@@ -55,6 +103,13 @@ static const TileConfig tile_config __attribute__((aligned(64))) = {
 };
 
 #define TILES_CONFIGURE() __asm__ volatile("ldtilecfg %0" : : "m"(tile_config) : "memory")
+/* The same with `rows` rows in tiles 0 to 5, of sums and inputs, and all in 6 and 7, of a matrix. */
+static inline void tiles_configure_rows(uint64_t rows) {
+  TileConfig config = tile_config;
+  for (int tile = 0; tile < 6; tile++) config.rows[tile] = (uint8_t)rows;
+  __asm__ volatile("ldtilecfg %0" : : "m"(config) : "memory");
+}
+#define TILES_CONFIGURE_ROWS(rows) tiles_configure_rows(rows)
 #define TILES_RELEASE() __asm__ volatile("tilerelease" : : : "memory")
 /* Rows from p on, `step` bytes apart. */
 #define TILE_LOAD(tile, p, step) \
@@ -73,14 +128,16 @@ typedef union Tile {
 } Tile;
 static _Thread_local Tile tiles[8];
 static _Thread_local int tiles_configured;
+static _Thread_local int rows_of_tiles[8];
 
 /* What the unit does to a program at fault. */
 static inline void tiles_need(int configured) {
   if (tiles_configured != configured) __builtin_trap();
 }
-static inline void tiles_configure(void) {
+static inline void tiles_configure_rows(uint64_t rows) {
   tiles_need(0); /* a call that did not release them */
   tiles_configured = 1;
+  for (int tile = 0; tile < 8; tile++) rows_of_tiles[tile] = tile < 6 ? (int)rows : TILE_ROWS;
   __builtin_memset(tiles, 0, sizeof tiles);
 }
 static inline void tiles_release(void) {
@@ -89,7 +146,8 @@ static inline void tiles_release(void) {
 }
 static inline void tile_load(Tile *tile, const void *p, int64_t step) {
   tiles_need(1);
-  for (int row = 0; row < TILE_ROWS; row++) __builtin_memcpy(tile->bf16[row], (const char *)p + row * step, TILE_BYTES);
+  __builtin_memset(tile, 0, sizeof *tile);
+  for (int row = 0; row < rows_of_tiles[tile - tiles]; row++) __builtin_memcpy(tile->bf16[row], (const char *)p + row * step, TILE_BYTES);
 }
 static inline void tile_zero(Tile *tile) {
   tiles_need(1);
@@ -97,7 +155,7 @@ static inline void tile_zero(Tile *tile) {
 }
 static inline void tile_store(const Tile *tile, void *p, int64_t step) {
   tiles_need(1);
-  for (int row = 0; row < TILE_ROWS; row++) __builtin_memcpy((char *)p + row * step, tile->bf16[row], TILE_BYTES);
+  for (int row = 0; row < rows_of_tiles[tile - tiles]; row++) __builtin_memcpy((char *)p + row * step, tile->bf16[row], TILE_BYTES);
 }
 static inline float tile_widen(uint16_t x) { /* subnormals are zero */
   const uint32_t bits = (x & 0x7f80) == 0 ? (uint32_t)(x & 0x8000) << 16 : (uint32_t)x << 16;
@@ -110,7 +168,8 @@ static inline float tile_flush(float x) { return x < 0x1p-126f && x > -0x1p-126f
  * their sum is added. */
 static inline void tile_dot(Tile *sums, const Tile *a, const Tile *b) {
   tiles_need(1);
-  for (int row = 0; row < TILE_ROWS; row++) {
+  tiles_need(rows_of_tiles[sums - tiles] == rows_of_tiles[a - tiles] && rows_of_tiles[b - tiles] == TILE_ROWS);
+  for (int row = 0; row < rows_of_tiles[sums - tiles]; row++) {
     for (int column = 0; column < TILE_BYTES / 4; column++) {
       float chain[2] = {0.0f, 0.0f};
       for (int pair = 0; pair < TILE_BYTES / 4; pair++) {
@@ -125,7 +184,8 @@ static inline void tile_dot(Tile *sums, const Tile *a, const Tile *b) {
   }
 }
 
-#define TILES_CONFIGURE() tiles_configure()
+#define TILES_CONFIGURE() tiles_configure_rows(TILE_ROWS)
+#define TILES_CONFIGURE_ROWS(rows) tiles_configure_rows(rows)
 #define TILES_RELEASE() tiles_release()
 #define TILE_LOAD(tile, p, step) tile_load(&tiles[tile], p, step)
 #define TILE_ZERO(tile) tile_zero(&tiles[tile])

@@ -1,10 +1,9 @@
 //! Weights whose matrix is bf16, as kernels of products of several inputs read them (contract P3).
 #![forbid(unsafe_code)]
 
-use aligned_vec::AVec;
 use half::bf16;
 
-use super::{PANEL, PackedWeights};
+use super::{PANEL, PackedWeights, filled};
 use crate::kernel::element::Element;
 
 /// Inputs of a channel that lie side by side.
@@ -33,7 +32,7 @@ impl PackedWeights {
             rows: self.rows,
             row_length: self.row_length,
             channels: self.channels.next_multiple_of(PANEL),
-            matrix: AVec::from_iter(64, std::iter::repeat_n(bf16::ZERO, self.matrix.len())),
+            matrix: filled(self.matrix.len(), bf16::ZERO),
             stencil: self.stencil.clone(),
             bias: self.bias.clone(),
             scale: self.scale.clone(),

@@ -10,8 +10,7 @@ mod groups;
 pub mod phases;
 mod weights;
 
-use aligned_vec::{AVec, ConstAlign};
-
+pub use crate::memory::{Aligned, filled};
 #[cfg(feature = "bf16")]
 pub(crate) use bf16::place;
 pub use groups::GROUP_SIZES;
@@ -22,12 +21,9 @@ pub(crate) use weights::describe;
 /// Output channels of a panel.
 pub const PANEL: usize = 32;
 
-/// Memory aligned to a cache line.
-pub type Aligned<T = f32> = AVec<T, ConstAlign<64>>;
-
-/// `length` zeros, aligned to a cache line.
+/// `length` zeros.
 pub fn zeros(length: usize) -> Aligned {
-    AVec::from_iter(64, std::iter::repeat_n(0.0, length))
+    filled(length, 0.0)
 }
 
 /// Number of panels of `channels` output channels.

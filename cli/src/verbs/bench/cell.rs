@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use std::fmt::Write;
 use std::time::Duration;
 
-use leanresnet::{Isa, Pool, Precision, peak_gflops};
+use leanresnet::{Isa, Pool, Precision, load_peak_gflops, peak_gflops};
 use serde::Serialize;
 
 use super::layers::{self, LayerClock, LayerRow};
@@ -84,6 +84,9 @@ struct Answer {
     /// None without a kernel to measure it with.
     peak_gflops: Option<f64>,
     fraction: Option<f64>,
+    /// The same of multiply-adds that load what they multiply.
+    load_peak_gflops: Option<f64>,
+    load_fraction: Option<f64>,
     kernel: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     layers: Option<Vec<LayerRow>>,
@@ -148,15 +151,28 @@ impl Setting {
 /// How long a round measures each peak.
 const PEAK_TIME: Duration = Duration::from_millis(40);
 
-/// The peak of threads and instruction set, once per round.
-struct Peak {
+/// The peaks of threads and instruction set, once per round: multiply-adds alone, and with loads.
+struct Peaks {
     pool: Pool,
     isa: Isa,
-    rounds: Vec<f64>,
+    pure: Vec<f64>,
+    with_loads: Vec<f64>,
+}
+
+impl Peaks {
+    fn new(threads: usize, isa: Isa) -> Result<Self, Failure> {
+        Ok(Peaks { pool: Pool::new(threads)?, isa, pure: Vec::new(), with_loads: Vec::new() })
+    }
+
+    fn round(&mut self) -> Result<(), Failure> {
+        self.pure.extend(peak_gflops(&self.pool, self.isa, PEAK_TIME)?);
+        self.with_loads.extend(load_peak_gflops(&self.pool, self.isa, PEAK_TIME)?);
+        Ok(())
+    }
 }
 
 /// Measures all cells in rounds, each cell once per round, so that slow moments of the machine meet all of them; and beside them the
-/// peak of every combination of threads and instruction set.
+/// peaks of every combination of threads and instruction set.
 pub fn measure(context: &Context<'_>, cells: Vec<Cell>, measure: &Measure) -> Result<(), Failure> {
     if !(measure.seconds.is_finite() && measure.seconds > 0.0) {
         let message = expected("--seconds", "a number above 0", measure.seconds);
@@ -173,7 +189,7 @@ pub fn measure(context: &Context<'_>, cells: Vec<Cell>, measure: &Measure) -> Re
     for Cell { subject, kernel, isa, work, layers } in cells {
         let key = (subject.isa, subject.threads);
         if let Entry::Vacant(place) = peaks.entry(key) {
-            place.insert(Peak { pool: Pool::new(subject.threads)?, isa, rounds: Vec::new() });
+            place.insert(Peaks::new(subject.threads, isa)?);
         }
         let stopwatch = Stopwatch::new(work, seconds)?;
         layers.iter().for_each(LayerClock::reset);
@@ -181,7 +197,7 @@ pub fn measure(context: &Context<'_>, cells: Vec<Cell>, measure: &Measure) -> Re
     }
     for _ in 0..measure.rounds {
         for peak in peaks.values_mut() {
-            peak.rounds.extend(peak_gflops(&peak.pool, peak.isa, PEAK_TIME)?);
+            peak.round()?;
         }
         for cell in &mut timed {
             cell.stopwatch.round()?;
@@ -194,9 +210,8 @@ pub fn measure(context: &Context<'_>, cells: Vec<Cell>, measure: &Measure) -> Re
     let answers: Vec<Answer> = timed
         .into_iter()
         .map(|cell| {
-            let rounds = &peaks[&(cell.subject.isa, cell.subject.threads)].rounds;
-            let peak_gflops = (!rounds.is_empty()).then(|| median(rounds));
-            answer(cell, peak_gflops, &mut bandwidths)
+            let peaks = &peaks[&(cell.subject.isa, cell.subject.threads)];
+            answer(cell, peaks, &mut bandwidths)
         })
         .collect();
     if context.output.is_json() {
@@ -205,7 +220,9 @@ pub fn measure(context: &Context<'_>, cells: Vec<Cell>, measure: &Measure) -> Re
     crate::answer::print(&text(&answers))
 }
 
-fn answer(cell: Timed, peak_gflops: Option<f64>, bandwidths: &mut Bandwidths) -> Answer {
+fn answer(cell: Timed, peaks: &Peaks, bandwidths: &mut Bandwidths) -> Answer {
+    let [peak_gflops, load_peak_gflops] =
+        [&peaks.pure, &peaks.with_loads].map(|rounds| (!rounds.is_empty()).then(|| median(rounds)));
     let Timed { subject, kernel, stopwatch, layers } = cell;
     let images = stopwatch.images() as f64;
     Answer {
@@ -217,15 +234,18 @@ fn answer(cell: Timed, peak_gflops: Option<f64>, bandwidths: &mut Bandwidths) ->
         gflops: stopwatch.gflops(),
         peak_gflops,
         fraction: peak_gflops.map(|peak| stopwatch.gflops() / peak),
+        load_peak_gflops,
+        load_fraction: load_peak_gflops.map(|peak| stopwatch.gflops() / peak),
         kernel,
         layers: layers.map(|clock| clock.rows(peak_gflops, bandwidths)),
     }
 }
 
 fn text(answers: &[Answer]) -> String {
-    let header =
-        ["what", "batch", "threads", "isa", "dtype", "ms/image", "min", "spread", "images/s", "GFLOP/s", "of peak", "kernel"];
-    let mut table = Table::new(&header);
+    let header = ["what", "batch", "threads", "isa", "dtype", "ms/image", "min", "spread", "images/s", "GFLOP/s", "of peak"];
+    let mut table = Table::new(&[&header[..], &["with loads", "kernel"]].concat());
+    let share =
+        |fraction: Option<f64>| fraction.map_or_else(|| "unknown".to_owned(), |fraction| format!("{:.0} %", 100.0 * fraction));
     for answer in answers {
         let subject = &answer.subject;
         table.row(vec![
@@ -239,7 +259,8 @@ fn text(answers: &[Answer]) -> String {
             format!("{:.0} %", 100.0 * answer.spread),
             format!("{:.0}", answer.images_per_second),
             format!("{:.1}", answer.gflops),
-            answer.fraction.map_or_else(|| "unknown".to_owned(), |fraction| format!("{:.0} %", 100.0 * fraction)),
+            share(answer.fraction),
+            share(answer.load_fraction),
             answer.kernel.clone().unwrap_or_default(),
         ]);
     }
