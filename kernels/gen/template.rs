@@ -1,6 +1,7 @@
 // Renders the C unit of one row. Undefined names in a template are errors.
 
 use super::registry::Row;
+use super::validate::PANEL;
 use super::{isa, name, stencilgradient};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
@@ -117,6 +118,30 @@ const GROUP_PANELS: usize = 8;
 /// Pixels of bf16 whose statistics are added up in f32 before f64, which takes twice as long per value.
 const SUMMED_PIXELS: usize = 16;
 
+/// Pixels that the gradient of an f32 matrix takes through all blocks of the matrix: with 64 channels, 32 KiB of x and g. A smaller tile needs
+/// more of them for the loads and stores of its sums.
+fn gradient_chunk(columns: usize) -> usize {
+    if columns > PANEL { 64 } else { 128 }
+}
+
+/// The tiles of the gradient of an f32 matrix, from wide to narrow: one of two panels is followed by one of a panel, which has as many rows as
+/// registers allow, and the last one is a vector whose lanes may be masked off.
+fn gradient_shapes((rows, columns): (usize, usize), lanes: usize, registers: usize) -> Vec<Value> {
+    let shape = |rows: usize, columns: usize, masked: bool| {
+        let name = if masked { "masked".to_string() } else { format!("{rows}x{columns}") };
+        context! { name, rows, columns, vectors => columns / lanes, masked }
+    };
+    let mut shapes = vec![shape(rows, columns, false)];
+    let mut narrow_rows = rows;
+    if columns > PANEL {
+        let vectors = PANEL / lanes;
+        narrow_rows = (registers - 1 - vectors) / vectors;
+        shapes.push(shape(narrow_rows, PANEL, false));
+    }
+    shapes.push(shape(narrow_rows, lanes, true));
+    shapes
+}
+
 /// The taps of a row's stencil.
 fn taps_of(row: &Row) -> &'static [(i64, i64)] {
     STENCILS.iter().find(|(name, _)| Some(*name) == row.spatial).map_or(&[], |(_, taps)| taps)
@@ -158,6 +183,8 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 chains => isa.registers * 3 / 4,
                 pairs => PIXEL_PAIRS,
                 depth => PAIRED_INPUTS,
+                gradient_chunk => gradient_chunk(columns),
+                gradient_shapes => gradient_shapes(row.tile, isa.lanes, isa.registers),
                 chunk_steps => CHUNK_STEPS,
                 group_panels => GROUP_PANELS,
                 summed => SUMMED_PIXELS,

@@ -59,7 +59,10 @@ static inline void v_load_split(const float *p, V *even, V *odd) {
   *even = pairs.val[0];
   *odd = pairs.val[1];
 }
-static inline void v_store_split(float *p, V even, V odd) { vst2q_f32(p, (float32x4x2_t){{even, odd}}); }
+static inline void v_store_split(float *p, V even, V odd) {
+  const float32x4x2_t pairs = {{even, odd}};
+  vst2q_f32(p, pairs);
+}
 static inline W w_zero(void) { return vdupq_n_u16(0); }
 static inline W w_load_first(const uint16_t *p, uint64_t n) { /* n < 8 values, then zeros: inputs come in fours */
   (void)n;
