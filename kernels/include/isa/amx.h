@@ -40,6 +40,15 @@ static inline void w_store_transposed(uint16_t *p, const uint16_t *from, const i
   }
 }
 
+/* w_store_zipped with two operations on the port of shuffles for each vector; one that takes words of two vectors has three. A lane of 128 bits
+ * gives four channels to the first vector and four to the second one, so quarters of lanes come into the order 0, 4, 1, 5, 2, 6, 3, 7 first. */
+static inline void w_store_unpacked(uint16_t *p, const uint16_t *a, const uint16_t *b) {
+  const W order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  const W first = _mm512_permutexvar_epi64(order, w_load(a)), second = _mm512_permutexvar_epi64(order, w_load(b));
+  w_store(p, _mm512_unpacklo_epi16(first, second));
+  w_store(p + 2 * LANES, _mm512_unpackhi_epi16(first, second));
+}
+
 /* Operations with a constant, which stays in memory where there is no register for it: from intrinsics gcc would make it anew in each turn
  * of a loop, on the port of shuffles. */
 #if defined(__GNUC__) && !defined(__clang__)
