@@ -7,4 +7,5 @@ pub mod name;
 pub mod registry;
 pub mod stencilgradient;
 pub mod template;
+pub mod tiles;
 pub mod validate;
