@@ -128,7 +128,7 @@ macro_rules! registry {
 /// All kernels. Of several rows for one operator the first one is in force.
 pub const ROWS: &[Row] = registry! {
     tiers {
-        "avx512", 16, (14, 32), (12, 32), (12, 32);
+        "avx512", 16, (14, 32), (12, 32), (6, 64);
         "avx2", 8, (6, 16), (6, 16), (6, 16);
         "neon", 4, (8, 8), (8, 8), (8, 8);
     }

@@ -187,7 +187,7 @@ fn tables_hold_exactly_the_compiled_rows() {
     assert_eq!(text.matches("Kernel {").count(), rows.len());
     assert_eq!(text.matches("fn lean_").count(), rows.len());
     assert!(text.contains("fn lean_fused_f32_avx512_cross4_14x32_1_2_3(args: *const LeanConvArgs);"), "{text}");
-    assert!(text.contains("Function::WeightGradient(lean_weightgradient_f32_avx512_12x32_1_2_3)"), "{text}");
+    assert!(text.contains("Function::WeightGradient(lean_weightgradient_f32_avx512_6x64_1_2_3)"), "{text}");
     for row in isa::ISAS {
         let detection = emit::detection();
         assert!(detection.contains(&format!("Isa::{} =>", row.variant)));

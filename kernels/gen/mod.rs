@@ -5,6 +5,7 @@ pub mod isa;
 pub mod name;
 #[path = "../registry.rs"]
 pub mod registry;
+pub mod stencilgradient;
 pub mod template;
 pub mod tiles;
 pub mod validate;

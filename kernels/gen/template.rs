@@ -3,7 +3,7 @@
 use super::registry::Row;
 use super::tiles::{self, Operation};
 use super::validate::PANEL;
-use super::{isa, name};
+use super::{isa, name, stencilgradient};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 
 /// Stencils and their taps (dy, dx), in the order of summation: row by row, west to east.
@@ -49,7 +49,7 @@ pub fn symbol(row: &Row, version: &str) -> String {
 }
 
 /// Compass name of a tap, used for variables and comments.
-fn tap_name(dy: i64, dx: i64) -> String {
+pub(super) fn tap_name(dy: i64, dx: i64) -> String {
     let vertical = ["north2", "north", "", "south", "south2"][(dy + 2) as usize];
     let horizontal = ["west2", "west", "", "east", "east2"][(dx + 2) as usize];
     match (vertical, horizontal) {
@@ -59,27 +59,6 @@ fn tap_name(dy: i64, dx: i64) -> String {
     }
 }
 
-/// ` + 2 * step`, ` - step` or nothing: what is added to an address for a distance.
-fn offset(distance: i64, step: &str) -> String {
-    let sign = if distance < 0 { '-' } else { '+' };
-    match distance.abs() {
-        0 => String::new(),
-        1 => format!(" {sign} {step}"),
-        count => format!(" {sign} {count} * {step}"),
-    }
-}
-
-/// The conditions in C under which a tap of pixel (h, w) lies inside the image.
-fn inside(dy: i64, dx: i64) -> String {
-    let edge = |distance: i64, position: &str, size: &str| match distance {
-        0 => None,
-        ..0 => Some(format!("{position} >= {}", -distance)),
-        1.. => Some(format!("{position} + {distance} < {size}")),
-    };
-    let conditions = [edge(dy, "h", "a->height"), edge(dx, "w", "a->width")];
-    conditions.into_iter().flatten().collect::<Vec<_>>().join(" && ")
-}
-
 fn taps(row: &Row) -> Vec<Value> {
     let describe = |(index, &(dy, dx)): (usize, &(i64, i64))| {
         context! {
@@ -87,8 +66,6 @@ fn taps(row: &Row) -> Vec<Value> {
             index => index,
             dy => dy,
             dx => dx,
-            address => format!("x{}{}", offset(dy, "row_step"), offset(dx, "step")),
-            inside => inside(dy, dx),
         }
     };
     taps_of(row).iter().enumerate().map(describe).collect()
@@ -214,16 +191,33 @@ const GROUP_PANELS: usize = 8;
 /// Pixels of bf16 whose statistics are added up in f32 before f64, which takes twice as long per value.
 const SUMMED_PIXELS: usize = 16;
 
+/// Pixels that the gradient of an f32 matrix takes through all blocks of the matrix: with 64 channels, 32 KiB of x and g. A smaller tile needs
+/// more of them for the loads and stores of its sums.
+fn gradient_chunk(columns: usize) -> usize {
+    if columns > PANEL { 64 } else { 128 }
+}
+
+/// The tiles of the gradient of an f32 matrix, from wide to narrow: one of two panels is followed by one of a panel, which has as many rows as
+/// registers allow, and the last one is a vector whose lanes may be masked off.
+fn gradient_shapes((rows, columns): (usize, usize), lanes: usize, registers: usize) -> Vec<Value> {
+    let shape = |rows: usize, columns: usize, masked: bool| {
+        let name = if masked { "masked".to_string() } else { format!("{rows}x{columns}") };
+        context! { name, rows, columns, vectors => columns / lanes, masked }
+    };
+    let mut shapes = vec![shape(rows, columns, false)];
+    let mut narrow_rows = rows;
+    if columns > PANEL {
+        let vectors = PANEL / lanes;
+        narrow_rows = (registers - 1 - vectors) / vectors;
+        shapes.push(shape(narrow_rows, PANEL, false));
+    }
+    shapes.push(shape(narrow_rows, lanes, true));
+    shapes
+}
+
 /// The taps of a row's stencil.
 fn taps_of(row: &Row) -> &'static [(i64, i64)] {
     STENCILS.iter().find(|(name, _)| Some(*name) == row.spatial).map_or(&[], |(_, taps)| taps)
-}
-
-/// How many sums the gradient of a stencil keeps in registers: all of them, or parts of nearly equal size that fill three quarters. The
-/// rest is for the bias, a gradient, an input, and what the compiler wants.
-fn taps_at_once(row: &Row, registers: usize) -> usize {
-    let taps = taps_of(row).len().max(1);
-    taps.div_ceil(taps.div_ceil(registers * 3 / 4))
 }
 
 /// The C unit of a row.
@@ -267,7 +261,7 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 wide_sizes => wide_sizes(wide_rows),
                 panel_vectors => PANEL / isa.lanes,
                 edge_sizes => EDGE_SIZES,
-                taps_at_once => taps_at_once(row, isa.registers),
+                gradient => stencilgradient::plan(taps_of(row), isa.registers),
                 unrolled_taps => UNROLLED_TAPS,
                 mr => rows,
                 nr => columns,
@@ -275,6 +269,8 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 chains => isa.registers * 3 / 4,
                 pairs => PIXEL_PAIRS,
                 depth => PAIRED_INPUTS,
+                gradient_chunk => gradient_chunk(columns),
+                gradient_shapes => gradient_shapes(row.tile, isa.lanes, isa.registers),
                 chunk_steps => CHUNK_STEPS,
                 group_panels => GROUP_PANELS,
                 summed => SUMMED_PIXELS,

@@ -63,8 +63,7 @@ fn matrix_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolutio
     let rows = subject.tile.pixels;
     let inputs = [1, 2, rows - 1, rows, rows + 1, 2 * rows, 2 * rows + 1, 3 * rows + 2];
     let geometries = [(1, 1), (3, 1), (3, 2), (1, 2), (7, 4), (7, 1), (3, 4)];
-    // One of 1.6 MB, which goes through the second level of cache in bands of rows; no step leaves it out.
-    let mut list = vec![Convolution::dense((1, 1), (40, 160), (32, 32), Finish::NONE, fill, 0)];
+    let mut list = Vec::new();
     for (index, &size) in sizes.iter().chain(&sizes).chain(&sizes).enumerate() {
         let geometry = geometries[(index + index / sizes.len()) % geometries.len()];
         // Enough inputs for every remainder of the tile's rows; large kernels have few.
@@ -78,11 +77,24 @@ fn matrix_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolutio
     };
     list.extend(outputs.iter().enumerate().map(lean));
     // Every count of inputs that a block can have, for whole tiles of outputs and for the vectors after them.
-    list.extend((1..=2 * rows + 1).flat_map(|inputs| {
+    let most = (2 * rows + 1).max(NARROW_ROWS + 1);
+    list.extend((1..=most).flat_map(|inputs| {
         [subject.tile.channels, 2 * subject.tile.channels - 1]
             .map(|outputs| Convolution::dense((1, 1), (2, 3), taken(subject, inputs, outputs), Finish::NONE, fill, inputs as u64))
     }));
-    list.into_iter().step_by(step).map(|problem| of_type(subject, problem)).collect()
+    large_matrix_problems(subject, fill).chain(list.into_iter().step_by(step)).map(|problem| of_type(subject, problem)).collect()
+}
+
+/// Rows of the tiles of one panel beside those of two.
+const NARROW_ROWS: usize = 14;
+
+/// Of several chunks of pixels, so wide that a kernel packs columns of the gradient: as one run of pixels, in parts of rows, and in several rows.
+/// And one of 1.6 MB, which goes through the second level of cache in bands of rows.
+fn large_matrix_problems(subject: &Subject, fill: Fill) -> impl Iterator<Item = Convolution> {
+    let problems = [((1, 1), (17, 19), (70, 300)), ((3, 1), (2, 133), (7, 300)), ((3, 1), (9, 30), (6, 352)), ((1, 1), (40, 160), (32, 32))];
+    problems.into_iter().map(move |(geometry, size, (inputs, outputs))| {
+        Convolution::dense(geometry, size, taken(subject, inputs, outputs), Finish::NONE, fill, 0)
+    })
 }
 
 fn stencil_problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {

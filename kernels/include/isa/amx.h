@@ -50,6 +50,15 @@ static inline void w_store_transposed(uint16_t *p, const uint16_t *from, const i
   }
 }
 
+/* w_store_zipped with two operations on the port of shuffles for each vector; one that takes words of two vectors has three. A lane of 128 bits
+ * gives four channels to the first vector and four to the second one, so quarters of lanes come into the order 0, 4, 1, 5, 2, 6, 3, 7 first. */
+static inline void w_store_unpacked(uint16_t *p, const uint16_t *a, const uint16_t *b) {
+  const W order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+  const W first = _mm512_permutexvar_epi64(order, w_load(a)), second = _mm512_permutexvar_epi64(order, w_load(b));
+  w_store(p, _mm512_unpacklo_epi16(first, second));
+  w_store(p + 2 * LANES, _mm512_unpackhi_epi16(first, second));
+}
+
 /* Constants of what is below, which have to stay in registers: gcc would make them anew at each use, on the port of shuffles. */
 typedef struct WordConstants {
   W even, odd;               /* an order of bytes, and a mask */

@@ -14,7 +14,10 @@ typedef __m256d D; /* half as many lanes of f64 */
 /* acc += a * the vector at p, which takes no register. */
 typedef float Unaligned __attribute__((vector_size(32), aligned(4), may_alias));
 #define FMA_LOAD(acc, a, p) __asm__("vfmadd231ps %2, %1, %0" : "+x"(acc) : "x"(a), "m"(*(const Unaligned *)(p)))
+/* A load with a register of its own: gcc would give the register of a load to a copy of an accumulator. */
+#define LOAD(x, p) __asm__("vmovups %1, %0" : "=x"(x) : "m"(*(const Unaligned *)(p)))
 #else
+#define LOAD(x, p) ((x) = v_load(p))
 #define FMA_LOAD(acc, a, p) FMA(acc, a, v_load(p))
 #define FMA(acc, a, b) ((acc) = _mm256_fmadd_ps(a, b, acc))
 #endif

@@ -31,6 +31,18 @@ static inline W w_round(V even, V odd) {
 static inline V v_widen(__m256i x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(x), 16)); }
 static inline V v_load_bf16(const uint16_t *p) { return v_widen(_mm256_loadu_si256((const __m256i *)p)); }
 static inline void v_store_bf16(uint16_t *p, V x) { _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh(x)); }
+/* 32 lanes of f32 as the even and the odd ones, and back. */
+static inline void v_load_split(const float *p, V *even, V *odd) {
+  const __m512i pairs = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const V first = v_load(p), second = v_load(p + LANES);
+  *even = _mm512_permutex2var_ps(first, pairs, second);
+  *odd = _mm512_permutex2var_ps(first, _mm512_add_epi32(pairs, _mm512_set1_epi32(1)), second);
+}
+static inline void v_store_split(float *p, V even, V odd) {
+  const __m512i first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  v_store(p, _mm512_permutex2var_ps(even, first, odd));
+  v_store(p + LANES, _mm512_permutex2var_ps(even, _mm512_add_epi32(first, _mm512_set1_epi32(8)), odd));
+}
 static inline W w_zero(void) { return _mm512_setzero_si512(); }
 static inline W w_load_first(const uint16_t *p, uint64_t n) { /* n < 32 values, then zeros */
   return _mm512_maskz_loadu_epi16((__mmask32)((1u << n) - 1), p);

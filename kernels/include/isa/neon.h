@@ -10,6 +10,7 @@ typedef float64x2_t D; /* half as many lanes of f64 */
 
 #define FMA(acc, a, b) ((acc) = vfmaq_f32(acc, a, b))
 #define FMA_LOAD(acc, a, p) FMA(acc, a, v_load(p))
+#define LOAD(x, p) ((x) = v_load(p))
 /* acc += w * x4[lane]: multiplying by a lane saves a broadcast. */
 #if defined(__GNUC__) && !defined(__clang__)
 #define FMA_LANE(acc, w, x4, lane) __asm__("fmla %0.4s, %1.4s, %2.s[" #lane "]" : "+w"(acc) : "w"(w), "w"(x4))

@@ -53,6 +53,16 @@ static inline W w_round(V even, V odd) {
 /* 4 lanes of bf16 as f32, and back, to nearest even. */
 static inline V v_load_bf16(const uint16_t *p) { return vcvt_f32_bf16(vreinterpret_bf16_u16(vld1_u16(p))); }
 static inline void v_store_bf16(uint16_t *p, V x) { vst1_u16(p, vreinterpret_u16_bf16(vcvt_bf16_f32(x))); }
+/* 8 lanes of f32 as the even and the odd ones, and back. */
+static inline void v_load_split(const float *p, V *even, V *odd) {
+  const float32x4x2_t pairs = vld2q_f32(p);
+  *even = pairs.val[0];
+  *odd = pairs.val[1];
+}
+static inline void v_store_split(float *p, V even, V odd) {
+  const float32x4x2_t pairs = {{even, odd}};
+  vst2q_f32(p, pairs);
+}
 static inline W w_zero(void) { return vdupq_n_u16(0); }
 static inline W w_load_first(const uint16_t *p, uint64_t n) { /* n < 8 values, then zeros: inputs come in fours */
   (void)n;
