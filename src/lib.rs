@@ -21,7 +21,6 @@ pub mod isa;
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "training uses the rest"))]
 mod kernel;
 mod log;
-mod memory;
 mod named_enum;
 pub mod net;
 #[cfg(feature = "onnx")]
