@@ -56,9 +56,14 @@ pub struct Isa {
 /// and bring products of the same sum together, each of which waits for the one before.
 const NEON_TUNING: &[&str] = &["-fno-schedule-insns"];
 
-/// With generic tuning, gcc keeps integers in vector and mask registers, on ports that the vectors need; at -O3 it puts vectors on the stack
-/// in the loops over columns.
-const TILE_TUNING: &[&str] = &["-mtune=sapphirerapids", "-O2"];
+/// For want of general registers, gcc's generic tuning keeps addresses in vector and mask registers, which it moves through the ports of
+/// multiply-adds. The tuning for server Intel keeps them on the stack. Every compiler with AVX-512 knows it, and gcc 12 makes the same code of
+/// it as of the one for Sapphire Rapids.
+const AVX512_TUNING: &[&str] = &["-mtune=skylake-avx512"];
+
+/// The same for kernels of the tile unit, and no vectors of addresses, which would take the same ports; at -O3 gcc puts vectors on the
+/// stack in the loops over columns.
+const TILE_TUNING: &[&str] = &["-mtune=sapphirerapids", "-O2", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"];
 
 /// AVX-512 with dot products of bf16: of its own tier, and of the vectors beside tiles.
 const AVX512_BF16_FLAGS: &[&str] =
@@ -113,7 +118,7 @@ pub const ISAS: &[Isa] = &[
         lanes: 16,
         registers: 32,
         flags: &["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma", "-mprefer-vector-width=512"],
-        tuning: &[],
+        tuning: AVX512_TUNING,
         features: &["avx512f", "avx512vl", "avx512bw", "avx512dq", "avx2", "fma"],
         permission: None,
         dtype: "f32",
@@ -126,7 +131,7 @@ pub const ISAS: &[Isa] = &[
         lanes: 16,
         registers: 32,
         flags: AVX512_BF16_FLAGS,
-        tuning: &[],
+        tuning: AVX512_TUNING,
         features: AVX512_BF16_FEATURES,
         permission: None,
         dtype: "bf16",

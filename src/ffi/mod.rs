@@ -28,7 +28,7 @@ pub(crate) struct Kernel {
     pub(crate) spatial: Option<&'static str>,
     /// Rows and columns of the output block held in registers.
     pub(crate) tile: (usize, usize),
-    /// Whether a convolution takes rows of an image as well as runs of pixels.
+    /// Whether a convolution takes rows of an image instead of runs of pixels.
     pub(crate) takes_images: bool,
     /// Its address.
     pub(crate) function: Function,

@@ -9,9 +9,7 @@ use super::rows::{Epilogue, Layout, Residual, Source};
 use super::target::Target;
 use super::upcoming::Ahead;
 use crate::conv::pack::PackedWeights;
-use crate::ffi::{
-    LEAN_FETCHES, LEAN_FIRST, LEAN_FROM_OUTPUT, LEAN_LAST, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LeanConvArgs,
-};
+use crate::ffi::{LEAN_FETCHES, LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LEAN_STRIDE, LeanConvArgs};
 use crate::stencil::Stencil;
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -27,7 +25,7 @@ pub struct ConvKernel<T = f32> {
     stencil: Option<Stencil>,
     /// Whether the stencil's taps read groups of several channels.
     is_grouped: bool,
-    /// Whether the kernel takes rows of an image as well as runs of pixels.
+    /// Whether the kernel takes rows of an image instead of runs of pixels.
     takes_images: bool,
     /// Pixels of a full tile.
     tile_rows: usize,
@@ -116,7 +114,7 @@ impl<T: Element> ConvKernel<T> {
         ConvKernel { stencil: Some(stencil), is_grouped: true, ..self }
     }
 
-    /// The same kernel, which takes rows of an image as well as runs of pixels.
+    /// The same kernel, which takes rows of an image instead of runs of pixels.
     pub(crate) fn for_images(self) -> Self {
         ConvKernel { takes_images: true, ..self }
     }
@@ -147,7 +145,7 @@ impl<T: Element> ConvKernel<T> {
         check(call, self);
         match (self.native, self.stencil) {
             (None, _) => T::convolve(call),
-            (Some(native), Some(_)) if self.takes_images && images::are_rows_of_image(call) => images::run(native, call),
+            (Some(native), _) if self.takes_images => images::run(native, call),
             (Some(native), Some(stencil)) => fused(native, stencil, self.tile_rows, call),
             (Some(native), None) => dense(native, self.tile_rows, call),
         }
@@ -164,6 +162,8 @@ fn check<T: Element>(call: &ConvCall<'_, T>, kernel: &ConvKernel<T>) {
     let whole_groups = call.k.start.is_multiple_of(T::INPUTS_TOGETHER) && call.k.end.is_multiple_of(T::INPUTS_TOGETHER);
     assert!(whole_groups, "inputs that lie side by side go together");
     assert!(call.rows.end <= call.height, "rows outside the image");
+    assert!(!kernel.takes_images || call.k == (0..weights.row_length), "these kernels add all inputs");
+    assert!(!kernel.takes_images || call.stride <= LEAN_STRIDE as usize, "these kernels know no larger stride");
     assert!(call.k.end <= weights.row_length && call.k.start <= call.k.end, "range of k");
     let panels = call.y.panels(weights.channels);
     assert!(call.panels.start >= panels.start && call.panels.end <= panels.end, "panels of another task");
@@ -239,17 +239,13 @@ pub(super) fn arguments<T: Element>(call: &ConvCall<'_, T>) -> LeanConvArgs {
         fetch: [0; LEAN_FETCHES as usize],
         fetch_lines: [0; LEAN_FETCHES as usize],
         height: 0,
-        width: 0,
+        width: call.width as u64,
+        stride: call.stride as u64,
+        x_width: call.input.1 as u64,
         x_rows: ptr::null(),
         y_rows: ptr::null(),
         residual_rows: ptr::null(),
     }
-}
-
-/// The flags of a run of `count` pixels, `done` of all of the call's: the first one configures the tiles that the last one releases (P6).
-fn flags_of_run(flags: u64, (done, count, total): (usize, usize, usize)) -> u64 {
-    let flag = |is_set: bool, flag: u32| if is_set { u64::from(flag) } else { 0 };
-    flags | flag(done == 0, LEAN_FIRST) | flag(done + count == total, LEAN_LAST)
 }
 
 /// Base addresses of output and residual.
@@ -325,7 +321,7 @@ fn fused<T: Element>(native: Native, stencil: Stencil, tile_rows: usize, call: &
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let (width, stride) = (call.width, call.stride);
-    let (ahead, flags, all_pixels) = (call.ahead, args.flags, call.rows.len() * width);
+    let (ahead, all_pixels) = (call.ahead, call.rows.len() * width);
     let mut h0 = call.rows.start;
     while h0 < call.rows.end {
         let end = if stride == 1 { run_end(call, h0) } else { h0 + 1 };
@@ -341,13 +337,11 @@ fn fused<T: Element>(native: Native, stencil: Stencil, tile_rows: usize, call: &
             }
             args.x[0] = neighbour(call.x, (first.0 * stride, first.1 * stride), (0, 0)).cast();
             bases.set(&mut args, first.0, first.1, count);
-            let part = ((h0 - call.rows.start) * width + done, count, all_pixels);
-            ahead.set::<T>(&mut args, part);
-            args.flags = flags_of_run(flags, part);
+            ahead.set::<T>(&mut args, ((h0 - call.rows.start) * width + done, count, all_pixels));
             // SAFETY: P1 by `check`: the pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the neighbours
             // that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that they lie side by side.
             // P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself. P3 by `check`.
-            // P4 by `ConvKernel::native`. P5: Rust code runs in the default environment. P6: `ffi::detected` asked, `flags_of_run`.
+            // P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
             done += count;
         }
@@ -372,7 +366,7 @@ fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T
     let bases = Bases::of(call);
     let Source { data, layout } = call.x;
     let merge = call.weights.rows == 1 && call.stride == 1;
-    let (ahead, flags, all_pixels) = (call.ahead, args.flags, call.rows.len() * call.width);
+    let (ahead, all_pixels) = (call.ahead, call.rows.len() * call.width);
     let mut h = call.rows.start;
     while h < call.rows.end {
         let end = if merge { run_end(call, h) } else { h + 1 };
@@ -385,13 +379,10 @@ fn dense<T: Element>(native: Native, tile_rows: usize, call: &mut ConvCall<'_, T
                 args.x[row] = data.as_ptr().wrapping_add(at).cast();
             }
             bases.set(&mut args, h, done, count);
-            let part = ((h - call.rows.start) * call.width + done, count, all_pixels);
-            ahead.set::<T>(&mut args, part);
-            args.flags = flags_of_run(flags, part);
+            ahead.set::<T>(&mut args, ((h - call.rows.start) * call.width + done, count, all_pixels));
             // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
             // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself.
-            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment. P6: `ffi::detected` asked,
-            // `flags_of_run`.
+            // P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
             done += count;
         }

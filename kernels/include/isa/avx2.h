@@ -28,7 +28,10 @@ static inline V v_set1(float x) { return _mm256_set1_ps(x); }
 static inline V v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline V v_load_masked(const float *p, M m) { return _mm256_maskload_ps(p, m); }
 typedef __m256i P; /* an order of lanes */
-static inline P v_exchange(uint64_t r) { return _mm256_xor_si256(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32((int)r)); } /* lane i takes lane i xor r */
+static const int32_t lane_numbers[LANES] = {0, 1, 2, 3, 4, 5, 6, 7};
+static inline P v_exchange(uint64_t r) { /* lane i takes lane i xor r < LANES, which comes from memory: no move between registers */
+  return _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)lane_numbers), _mm256_set1_epi32(lane_numbers[r]));
+}
 static inline V v_permute(V x, P order) { return _mm256_permutevar8x32_ps(x, order); }
 static inline void v_store(float *p, V x) { _mm256_storeu_ps(p, x); }
 static inline void v_store_masked(float *p, V x, M m) { _mm256_maskstore_ps(p, m, x); }

@@ -26,9 +26,9 @@ static inline V v_set1(float x) { return _mm512_set1_ps(x); }
 static inline V v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline V v_load_masked(const float *p, M m) { return _mm512_maskz_loadu_ps(m, p); }
 typedef __m512i P; /* an order of lanes */
-static inline P v_exchange(uint64_t r) { /* lane i takes lane i xor r */
-  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-  return _mm512_xor_si512(lanes, _mm512_set1_epi32((int)r));
+static const int32_t lane_numbers[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+static inline P v_exchange(uint64_t r) { /* lane i takes lane i xor r < LANES, which comes from memory: no move between registers */
+  return _mm512_xor_si512(_mm512_loadu_si512(lane_numbers), _mm512_set1_epi32(lane_numbers[r]));
 }
 static inline V v_permute(V x, P order) { return _mm512_permutexvar_ps(order, x); }
 static inline void v_store(float *p, V x) { _mm512_storeu_ps(p, x); }
