@@ -22,7 +22,6 @@ pub mod isa;
 mod kernel;
 mod log;
 pub mod machine;
-mod memory;
 mod named_enum;
 pub mod net;
 #[cfg(feature = "onnx")]

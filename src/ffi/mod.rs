@@ -1,7 +1,8 @@
 //! The generated kernels as the linker sees them. The only `extern "C"` of the crate.
 
 mod bindings;
-pub(crate) mod huge_pages;
+mod huge_pages;
+pub(crate) mod memory;
 #[cfg_attr(
     not(all(target_arch = "x86_64", feature = "c-kernels")),
     allow(dead_code, reason = "named by the generated detection")

@@ -3,7 +3,7 @@
 
 use half::bf16;
 
-use super::{PANEL, PackedWeights, filled};
+use super::{Aligned, PANEL, PackedWeights};
 use crate::kernel::element::Element;
 
 /// Inputs of a channel that lie side by side.
@@ -32,7 +32,7 @@ impl PackedWeights {
             rows: self.rows,
             row_length: self.row_length,
             channels: self.channels.next_multiple_of(PANEL),
-            matrix: filled(self.matrix.len(), bf16::ZERO),
+            matrix: Aligned::filled(self.matrix.len(), bf16::ZERO),
             stencil: self.stencil.clone(),
             bias: self.bias.clone(),
             scale: self.scale.clone(),

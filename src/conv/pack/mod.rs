@@ -10,7 +10,7 @@ mod groups;
 pub mod phases;
 mod weights;
 
-pub use crate::memory::{Aligned, filled};
+pub use crate::ffi::memory::Aligned;
 #[cfg(feature = "bf16")]
 pub(crate) use bf16::place;
 pub use groups::GROUP_SIZES;
@@ -23,7 +23,7 @@ pub const PANEL: usize = 32;
 
 /// `length` zeros.
 pub fn zeros(length: usize) -> Aligned {
-    filled(length, 0.0)
+    Aligned::filled(length, 0.0)
 }
 
 /// Number of panels of `channels` output channels.

@@ -1,8 +1,6 @@
 //! The plan of a graph: which operators run on which tensors.
 #![forbid(unsafe_code)]
 
-use std::sync::Arc;
-
 use crate::conv::pack::{GROUP_SIZES, PackedWeights};
 use crate::dispatch::Kernels;
 use crate::error::{Error, Result};
@@ -23,7 +21,7 @@ use crate::net::taps::smallest_stencil;
 use crate::stencil::Stencil;
 
 /// The plan of a model with this graph on one instruction set.
-pub(crate) fn lower<T: Activation>(model: &Model, graph: &Graph, kernels: &'static Kernels) -> Result<Arc<Plan<T>>> {
+pub(crate) fn lower<T: Activation>(model: &Model, graph: &Graph, kernels: &'static Kernels) -> Result<Plan<T>> {
     let plan = Plan {
         kernels,
         tensors: Vec::new(),
@@ -45,7 +43,7 @@ pub(crate) fn lower<T: Activation>(model: &Model, graph: &Graph, kernels: &'stat
     }
     lowering.output(&fused);
     share(&mut lowering.plan);
-    Ok(Arc::new(lowering.plan))
+    Ok(lowering.plan)
 }
 
 struct Lowering<'a, T> {
