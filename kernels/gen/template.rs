@@ -31,6 +31,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("conv.c.in", include_str!("../templates/conv.c.in")),
     ("convbf16.c.in", include_str!("../templates/convbf16.c.in")),
     ("convtiles.c.in", include_str!("../templates/convtiles.c.in")),
+    ("convsplit.c.in", include_str!("../templates/convsplit.c.in")),
     ("tileproducts.c.in", include_str!("../templates/tileproducts.c.in")),
     ("tilerows.c.in", include_str!("../templates/tilerows.c.in")),
     ("tilecolumns.c.in", include_str!("../templates/tilecolumns.c.in")),
@@ -122,15 +123,16 @@ fn has_window(row: &Row) -> bool {
     taps_of(row).len() <= UNROLLED_TAPS
 }
 
-/// Columns and steps of 32 inputs of a turn on the tile unit whose columns are unrolled: what the presets have up to 128 channels. With
-/// more, the matrix comes from the second level of cache, and the vectors wait anyway.
-const UNROLLED_TURNS: [(usize, usize); 5] = [(16, 1), (16, 2), (16, 4), (14, 2), (14, 4)];
+/// Turns on the tile unit whose columns are unrolled: rows and columns of a tile, and steps of 32 inputs, as the presets have them. With
+/// 512 channels the tile unit takes so long that the loop does.
+const UNROLLED_TURNS: [(usize, usize, usize); 7] =
+    [(1, 16, 1), (1, 16, 2), (1, 16, 4), (1, 14, 2), (1, 14, 4), (1, 14, 8), (2, 8, 8)];
 
 /// Stencils whose turns are unrolled: those of networks.
 const UNROLLED_STENCILS: [&str; 3] = ["cross4", "cross5", "box9"];
 
 /// The unrolled turns of a row.
-fn unrolled_turns(row: &Row) -> &'static [(usize, usize)] {
+fn unrolled_turns(row: &Row) -> &'static [(usize, usize, usize)] {
     if row.spatial.is_some_and(|stencil| UNROLLED_STENCILS.contains(&stencil)) { &UNROLLED_TURNS } else { &[] }
 }
 
@@ -143,11 +145,16 @@ fn calls(operations: &[Operation]) -> Vec<Value> {
     operations.iter().map(call).collect()
 }
 
-/// An unrolled turn: the operations that follow each column.
-fn unrolled_turn(&(columns, steps): &(usize, usize)) -> Value {
+/// An unrolled turn: for each pair of rows the operations that follow its columns.
+fn unrolled_turn(&(rows, columns, steps): &(usize, usize, usize)) -> Value {
     let operations = tiles::turn(steps);
-    let parts: Vec<_> = tiles::spread(&operations, columns).into_iter().map(calls).collect();
-    context! { columns => columns, steps => steps, parts => parts }
+    let parts: Vec<_> = tiles::spread(&operations, rows * columns).into_iter().map(calls).collect();
+    let pair = |(index, parts): (usize, &[Vec<Value>])| {
+        let name = format!("turn_{columns}x{steps}{}", if rows > 1 { ["_first", "_second"][index] } else { "" });
+        context! { name => name, index => index, parts => parts.to_vec() }
+    };
+    let pairs: Vec<Value> = parts.chunks(columns).enumerate().map(pair).collect();
+    context! { rows => rows, columns => columns, steps => steps, pairs => pairs }
 }
 
 /// The quarters of a first step, and of a later one, whose inputs are the next ones.
@@ -233,13 +240,14 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 taps => taps(row),
                 radius => taps_of(row).iter().map(|(dy, dx)| dy.abs().max(dx.abs())).max().unwrap_or(0),
                 has_window => has_window(row),
+                walks_along_rows => row.op == "fused" && has_window(row),
                 rows_of_pair => pair,
                 has_sides => sided_rows > 0,
                 sided_rows => sided_rows,
                 held_taps => held_taps(row),
                 quarters => quarters(),
                 unrolled => unrolled_turns(row).iter().map(unrolled_turn).collect::<Vec<_>>(),
-                zero_channels => unrolled_turns(row).iter().map(|(_, steps)| steps * 32).max().unwrap_or(32),
+                zero_channels => unrolled_turns(row).iter().map(|(.., steps)| steps * 32).max().unwrap_or(32),
                 tile_sizes => tile_sizes(rows),
                 edge_sizes => EDGE_SIZES,
                 taps_at_once => taps_at_once(row, isa.registers),

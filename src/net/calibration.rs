@@ -117,7 +117,7 @@ mod measurement {
             let image = |value| filled(extent.elements(), T::nearest(value));
             Some(Subject {
                 convolution: Convolution { kernel, input: extent, output: extent, stride: 1, relu: true },
-                weights: T::packed(weights),
+                weights: T::packed(&kernel, weights),
                 x: image(0.5),
                 y: image(0.0),
             })

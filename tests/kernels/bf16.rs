@@ -135,11 +135,11 @@ fn problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
     sizes.map(problem).chain(whole).collect()
 }
 
-/// Lean convolutions of whole blocks of 16 and 14 columns, which the tile unit's kernels unroll, with columns and rows that are left over.
+/// Lean convolutions of whole blocks of 16, 14 and 8 columns, which the tile unit's kernels unroll, with columns and rows left over.
 fn whole_blocks(stencil: Stencil, fill: Fill) -> Vec<Convolution> {
     let mut problems = Vec::new();
     for (index, added) in [Added::Nothing, Added::Rows, Added::InPlace].into_iter().enumerate() {
-        for (w, channels) in [(32, 32), (32, 64), (16, 128), (42, 64), (28, 128), (31, 64)] {
+        for (w, channels) in [(32, 32), (32, 64), (16, 128), (42, 64), (28, 128), (14, 256), (31, 64), (8, 256)] {
             let finish = Finish { scale: false, added, relu: (index + channels / 32).is_multiple_of(2) };
             problems.push(rounded(Convolution::lean(stencil, (5, w, channels), finish, fill, (w + index) as u64), fill));
         }

@@ -32,16 +32,21 @@ static inline void w_load_pairs(const uint16_t *from, const int64_t *at, W pairs
   pairs[2] = _mm512_unpacklo_epi64(ab_high, cd_high);
   pairs[3] = _mm512_unpackhi_epi64(ab_high, cd_high);
 }
+/* Pairs of values of 16 pixels, and of 16 others, as pairs of pixels of each value. */
+static inline void w_store_crossed(uint16_t *p, W first, W second) {
+  w_store(p, _mm512_mask_blend_epi16(0xaaaaaaaa, first, _mm512_slli_epi32(second, 16)));
+  w_store(p + 2 * LANES, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(first, 16), second));
+}
 /* 32 values of each of 32 pixels, transposed: [value][i] has pixels i and i + 16 side by side. */
 static inline void w_store_transposed(uint16_t *p, const uint16_t *from, const int64_t *at) {
-  for (int value = 0; value < 2 * LANES; value += 8) {
+  for (int value = 0; value < 2 * LANES; value += 8, p += 16 * LANES) {
     W first[4], second[4];
     w_load_pairs(from + value, at, first);
     w_load_pairs(from + value, at + 16, second);
-    for (int pair = 0; pair < 4; pair++, p += 4 * LANES) {
-      w_store(p, _mm512_mask_blend_epi16(0xaaaaaaaa, first[pair], _mm512_slli_epi32(second[pair], 16)));
-      w_store(p + 2 * LANES, _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(first[pair], 16), second[pair]));
-    }
+    w_store_crossed(p, first[0], second[0]);
+    w_store_crossed(p + 4 * LANES, first[1], second[1]);
+    w_store_crossed(p + 8 * LANES, first[2], second[2]);
+    w_store_crossed(p + 12 * LANES, first[3], second[3]);
   }
 }
 
