@@ -60,7 +60,12 @@ fn main() {
 
 /// The kernels of a row's instruction set, or why the row cannot be measured.
 fn kernels_of(row: &Row, name: &str) -> Result<&'static Kernels, String> {
-    let kernels = row.isa.parse::<Isa>().and_then(Kernels::of).map_err(|error| error.to_string())?;
+    let isa = row.isa.parse::<Isa>().map_err(|error| error.to_string())?;
+    let kernels = match row.dtype {
+        "bf16x3" => Kernels::of_three_products(isa).map(|kernels| kernels.ok_or_else(|| "not compiled".to_string())),
+        _ => Kernels::of(isa).map(Ok),
+    };
+    let kernels = kernels.map_err(|error| error.to_string())??;
     if !compiled().any(|(_, compiled)| compiled == name) {
         return Err("not compiled".into());
     }
@@ -86,6 +91,7 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
                     bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
                 } else {
                     let kernel = kernels.f32.fused(stencil);
+                    let weights = kernel.packed(weights.clone());
                     bench.iter(|| convolve(kernel, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
                 }
             });
@@ -115,6 +121,7 @@ fn kernel(criterion: &mut Criterion, row: &Row, name: &str, kernels: &'static Ke
                     let (weights, x, mut y) = (weights.to_bf16(), rounded(&x), rounded(&y));
                     bench.iter(|| convolve(kernels.bf16.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
                 } else {
+                    let weights = kernels.f32.dense.packed(weights.clone());
                     bench.iter(|| convolve(kernels.f32.dense, &weights, (black_box(&x), layout), &mut y, (SIDE, SIDE)));
                 }
             });

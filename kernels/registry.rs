@@ -6,7 +6,7 @@
 pub struct Row {
     /// What it computes; also names its template.
     pub op: &'static str,
-    /// The type of inputs, matrix and outputs: a word of `DTYPES`. Sums are f32.
+    /// The types of inputs, matrix and outputs: a word of `DTYPES`. Sums are f32.
     pub dtype: &'static str,
     /// The instruction set: a name of the ISA table.
     pub isa: &'static str,
@@ -40,11 +40,16 @@ const fn bf16(row: Row) -> Row {
     Row { dtype: "bf16", ..row }
 }
 
+/// A row whose inputs and outputs are f32, and whose products are three of bf16.
+const fn bf16x3(row: Row) -> Row {
+    Row { dtype: "bf16x3", ..row }
+}
+
 /// The rows of every tier, one tier after the other, then those of tiers of bf16, of tile units, and single rows.
 ///
 /// A tier: instruction set, lanes of f32, tiles of convolutions, of grouped ones (which need a register for the order of lanes, and of 14 x
 /// 32 put vectors on the stack), of the gradient of a matrix (rows, columns each). Tiers of bf16 have no grouped ones, and tile units only
-/// convolutions and the gradient of a matrix.
+/// convolutions, also of f32 in three products of bf16, and the gradient of a matrix.
 macro_rules! registry {
     (tiers { $($isa:literal, $lanes:literal, ($rows:literal, $columns:literal), ($group_rows:literal, $group_columns:literal),
         ($gradient_rows:literal, $gradient_columns:literal);)* }
@@ -119,6 +124,13 @@ macro_rules! registry {
                 bf16(stencil("fused", $unit, "box25", $unit_rows, $unit_columns)),
                 bf16(tiled("dense", $unit, $unit_rows, $unit_columns)),
                 bf16(tiled("weightgradient", $unit, $unit_rows, $unit_columns)),
+                bf16x3(stencil("fused", $unit, "cross4", $unit_rows, $unit_columns)),
+                bf16x3(stencil("fused", $unit, "cross5", $unit_rows, $unit_columns)),
+                bf16x3(stencil("fused", $unit, "box9", $unit_rows, $unit_columns)),
+                bf16x3(stencil("fused", $unit, "row3", $unit_rows, $unit_columns)),
+                bf16x3(stencil("fused", $unit, "col3", $unit_rows, $unit_columns)),
+                bf16x3(stencil("fused", $unit, "box25", $unit_rows, $unit_columns)),
+                bf16x3(tiled("dense", $unit, $unit_rows, $unit_columns)),
             )*
             $($row,)*
         ]

@@ -83,7 +83,8 @@ impl<T: Element> KernelsOf<T> {
                 let place = stencil.map_or(&mut self.dense, |stencil| &mut self.fused[stencil as usize]);
                 let kernel = ConvKernel::native(row.name, stencil, row.tile.0, function);
                 let kernel = if row.takes_images { kernel.for_images() } else { kernel };
-                *place = kernel.with_wide_tiles(row.wide_rows).in_wide_tiles(machine::prefers_wide_tiles());
+                let kernel = kernel.with_wide_tiles(row.wide_rows).in_wide_tiles(machine::prefers_wide_tiles());
+                *place = if row.dtype == "bf16x3" { kernel.for_split_matrices() } else { kernel };
             }
             (Function::WeightGradient(function), _) => {
                 self.weight_gradient = WeightGradientKernel::native(row.name, function);
@@ -122,8 +123,7 @@ impl Kernels {
     pub fn of(isa: Isa) -> Result<&'static Kernels> {
         static TABLES: [OnceLock<Kernels>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];
         let isa = isa.require()?;
-        let index = Isa::ALL.iter().position(|other| *other == isa).unwrap_or(0);
-        Ok(TABLES[index].get_or_init(|| Kernels::overlay(isa)))
+        Ok(TABLES[place(isa)].get_or_init(|| Kernels::overlay(isa)))
     }
 
     /// The kernels in force: those of [`Isa::active`].
@@ -143,6 +143,24 @@ impl Kernels {
     /// The kernel for lean or depth-wise weights with a stencil, of any group size.
     pub(crate) fn lean(&self, stencil: Stencil, group_size: usize) -> ConvKernel {
         if group_size > 1 { self.grouped(stencil) } else { self.f32.fused(stencil) }
+    }
+
+    /// The kernels of a tier with convolutions that multiply f32 as three products of bf16, in the place of those that multiply f32; `None`
+    /// where there are none.
+    ///
+    /// # Errors
+    /// [`Error::Isa`] if the tier cannot run here.
+    pub fn of_three_products(isa: Isa) -> Result<Option<&'static Kernels>> {
+        static TABLES: [OnceLock<Option<Kernels>>; Isa::ALL.len()] = [const { OnceLock::new() }; Isa::ALL.len()];
+        let kernels = Kernels::of(isa)?;
+        Ok(TABLES[place(isa)].get_or_init(|| kernels.with_three_products()).as_ref())
+    }
+
+    fn with_three_products(&self) -> Option<Kernels> {
+        let mut kernels = self.clone();
+        let rows: Vec<_> = ffi::KERNELS.iter().filter(|row| row.isa == self.isa && row.dtype == "bf16x3").collect();
+        rows.iter().rev().for_each(|row| kernels.f32.put(row));
+        (!rows.is_empty()).then_some(kernels)
     }
 
     fn portable() -> Self {
@@ -204,6 +222,11 @@ impl Kernels {
     }
 }
 
+/// The place of a tier in tables of all.
+fn place(isa: Isa) -> usize {
+    Isa::ALL.iter().position(|other| *other == isa).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +254,10 @@ mod tests {
                     "f32" if row.op == "grouped" => kernels.grouped.name == row.name,
                     #[cfg(feature = "bf16")]
                     "bf16" => is_reached(&mut kernels.bf16, row, stencil),
+                    "bf16x3" => {
+                        let kernels = Kernels::of_three_products(isa).unwrap().expect("their rows");
+                        is_reached(&mut kernels.f32.clone(), row, stencil)
+                    }
                     _ => is_reached(&mut kernels.f32, row, stencil),
                 };
                 assert!(reached, "{} is never used", row.name);

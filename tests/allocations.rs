@@ -113,9 +113,9 @@ fn an_inline_session_allocates_at_its_first_run_only() {
     let _alone = alone();
     for case in cases() {
         let pixels = case.images(7);
-        let (f32, bf16) = (Precision::F32, Precision::Bf16);
+        let (f32, bf16, bf16x3) = (Precision::F32, Precision::Bf16, Precision::Bf16x3);
         for (max_batch, timing, precision) in
-            [(1, false, f32), (3, true, f32), (64, false, f32), (3, true, bf16), (64, false, bf16)]
+            [(1, false, f32), (3, true, f32), (64, false, f32), (3, true, bf16), (64, false, bf16), (3, false, bf16x3)]
         {
             let builder = Session::builder(&case.model()).pool(Pool::inline()).max_batch(max_batch).timing(timing);
             let mut session = builder.precision(precision).build().unwrap();

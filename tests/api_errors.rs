@@ -164,7 +164,7 @@ fn sessions_and_pools() {
         Network::preset("tiny"),
         "preset; expected one of small, base, imagenet, cifar10-s, cifar10-m, cifar10-fast, got `tiny`",
     );
-    refused("f16".parse::<Precision>(), "precision; expected one of f32, bf16, auto, got `f16`");
+    refused("f16".parse::<Precision>(), "precision; expected one of f32, bf16, bf16x3, auto, auto-near-f32, got `f16`");
     let pixels = [0.0; 12];
     refused(Images::nchw_f32(&pixels, [1, 3, 2, 3]), "shape of images; expected 18 values (1 x 3 x 2 x 3), got 12 values");
     let mut session = Session::builder(&model).max_batch(1).build().unwrap();

@@ -124,6 +124,7 @@ fn rows_that_cannot_work_are_refused_by_name() {
         (Row { op: "momentum", spatial: None, ..bf16 }, "of f32 alone"),
         (Row { isa: "avx512", ..bf16 }, "lower precision"),
         (Row { isa: "avx512bf16", ..dense }, "lower precision"),
+        (Row { dtype: "bf16x3", ..bf16 }, "lower precision"),
         (Row { isa: "amx", ..bf16 }, "32 x 32 sums"),
         (Row { isa: "amx", op: "stencilgradient", tile: (0, 16), ..bf16 }, "convolutions and gradients of matrices only"),
         (Row { tile: (0, 8), ..pool }, "their 4 lanes"),

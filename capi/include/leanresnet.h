@@ -178,6 +178,16 @@ typedef int32_t leanresnet_layout;
 #define LEANRESNET_PRECISION_AUTO 2
 
 /**
+ * Near f32: three products of bf16 for each of f32 where the processor has a tile unit (AMX); else f32.
+ */
+#define LEANRESNET_PRECISION_BF16X3 3
+
+/**
+ * The same where a measurement says that it is at least 1.1 times faster; else f32.
+ */
+#define LEANRESNET_PRECISION_AUTO_NEAR_F32 4
+
+/**
  * [images, channels, height, width], the last one fastest: as PyTorch holds images.
  */
 #define LEANRESNET_LAYOUT_NCHW 0
@@ -359,7 +369,8 @@ leanresnet_status leanresnet_session_instruction_set(const leanresnet_session *s
                                                      const char **name);
 
 /**
- * The precision that a session computes in: the one that was asked for, or that LEANRESNET_PRECISION_AUTO became.
+ * The precision that a session computes in: the one that was asked for, the one that a measurement chose, or f32 where there are no kernels for
+ * LEANRESNET_PRECISION_BF16X3.
  *
  * Returns LEANRESNET_STATUS_USAGE if a pointer is NULL.
  * Thread safety: any thread, at any time.

@@ -15,6 +15,10 @@ pub const LEANRESNET_PRECISION_F32: PrecisionNumber = 0;
 pub const LEANRESNET_PRECISION_BF16: PrecisionNumber = 1;
 /// bf16 where a measurement, once per process and some 5 ms, says that it is at least 1.1 times faster; else f32.
 pub const LEANRESNET_PRECISION_AUTO: PrecisionNumber = 2;
+/// Near f32: three products of bf16 for each of f32 where the processor has a tile unit (AMX); else f32.
+pub const LEANRESNET_PRECISION_BF16X3: PrecisionNumber = 3;
+/// The same where a measurement says that it is at least 1.1 times faster; else f32.
+pub const LEANRESNET_PRECISION_AUTO_NEAR_F32: PrecisionNumber = 4;
 
 /// Images at a time, unless an option says so.
 const DEFAULT_MAX_BATCH: usize = 64;
@@ -115,6 +119,8 @@ impl SessionOptions {
             LEANRESNET_PRECISION_F32 => Ok(Precision::F32),
             LEANRESNET_PRECISION_BF16 => Ok(Precision::Bf16),
             LEANRESNET_PRECISION_AUTO => Ok(Precision::Auto),
+            LEANRESNET_PRECISION_BF16X3 => Ok(Precision::Bf16x3),
+            LEANRESNET_PRECISION_AUTO_NEAR_F32 => Ok(Precision::AutoNearF32),
             other => Err(invalid("options.precision", "one of LEANRESNET_PRECISION_*", other.to_string())),
         }
     }
@@ -129,6 +135,8 @@ pub(crate) fn precision_number(precision: Precision) -> PrecisionNumber {
         Precision::F32 => LEANRESNET_PRECISION_F32,
         Precision::Bf16 => LEANRESNET_PRECISION_BF16,
         Precision::Auto => LEANRESNET_PRECISION_AUTO,
+        Precision::Bf16x3 => LEANRESNET_PRECISION_BF16X3,
+        Precision::AutoNearF32 => LEANRESNET_PRECISION_AUTO_NEAR_F32,
         other => panic!("the precision {other} has no number"),
     }
 }

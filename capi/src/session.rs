@@ -234,7 +234,8 @@ pub unsafe extern "C" fn leanresnet_session_instruction_set(session: *const Sess
     })
 }
 
-/// The precision that a session computes in: the one that was asked for, or that LEANRESNET_PRECISION_AUTO became.
+/// The precision that a session computes in: the one that was asked for, the one that a measurement chose, or f32 where there are no kernels for
+/// LEANRESNET_PRECISION_BF16X3.
 ///
 /// Returns LEANRESNET_STATUS_USAGE if a pointer is NULL.
 /// Thread safety: any thread, at any time.

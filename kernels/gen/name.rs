@@ -36,14 +36,21 @@ pub const OPS: &[(&str, &str)] = &[
     ("loadpeak", "loadpeak.c.in"),
 ];
 
-/// Types of inputs, matrix and outputs.
-pub const DTYPES: &[&str] = &["f32", "bf16"];
+/// Types of inputs, matrix, sums and outputs.
+///
+/// | word | inputs, residual, outputs | matrix | sums |
+/// |---|---|---|---|
+/// | f32 | f32 | f32 | f32 |
+/// | bf16 | bf16 | bf16 | f32 |
+/// | bf16x3 | f32, multiplied as hi + lo of bf16 | hi and lo of bf16 | f32 |
+pub const DTYPES: &[&str] = &["f32", "bf16", "bf16x3"];
 
 /// The file of a row's template.
 pub fn template(row: &Row) -> Option<&'static str> {
     let (_, file) = OPS.iter().find(|(op, _)| *op == row.op)?;
     let has_tiles = isa::isa(row.isa).is_some_and(|isa| isa.products == isa::Products::Tile);
     Some(match (row.dtype, *file) {
+        ("bf16x3", "conv.c.in") if has_tiles => "convsplit.c.in",
         ("bf16", "conv.c.in") if has_tiles => "convtiles.c.in",
         ("bf16", "conv.c.in") => "convbf16.c.in",
         ("bf16", "weightgradient.c.in") if has_tiles => "weightgradienttiles.c.in",

@@ -32,6 +32,7 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("conv.c.in", include_str!("../templates/conv.c.in")),
     ("convbf16.c.in", include_str!("../templates/convbf16.c.in")),
     ("convtiles.c.in", include_str!("../templates/convtiles.c.in")),
+    ("convsplit.c.in", include_str!("../templates/convsplit.c.in")),
     ("tileproducts.c.in", include_str!("../templates/tileproducts.c.in")),
     ("tilerows.c.in", include_str!("../templates/tilerows.c.in")),
     ("tilecolumns.c.in", include_str!("../templates/tilecolumns.c.in")),

@@ -15,6 +15,9 @@
  * Members named `fetch` are memory that is wanted soon. Kernels bring it into the second level of cache and neither read nor write it:
  * any address will do.
  *
+ * Convolutions of bf16x3 read a matrix of f32 as hi + lo of bf16. Their inputs, kernel row after kernel row, fill steps of 32, the last one with
+ * zeros: [panel][step][hi, lo][pair of inputs][32][2]. They add up all inputs in one call and never start from the output.
+ *
  * Steps and extents count elements, not bytes: f32, or bf16 where `void` is written and the kernel's name says so. bf16 kernels take
  * multiples of 32 channels, and kernel rows, as convolutions and in gradients, whose lengths are multiples of n = 2, or on aarch64 of n = 4.
  * Convolutions of bf16 never start from the output. Their matrix holds the rows of a panel in groups of n,

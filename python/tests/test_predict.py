@@ -147,7 +147,7 @@ def test_other_arrays_are_refused(tiny, images, error, message):
         ({"threads": 0}, ValueError, "threads; expected at least 1, got 0"),
         ({"threads": -1}, OverflowError, "negative"),
         ({"batch": 0}, ValueError, "batch; expected at least 1, got 0"),
-        ({"precision": "f64"}, ValueError, "precision; expected one of f32, bf16, auto, got `f64`"),
+        ({"precision": "f64"}, ValueError, "precision; expected one of f32, bf16, bf16x3, auto, auto-near-f32, got `f64`"),
         ({"layout": "chwn"}, ValueError, "layout; expected nchw or nhwc, got `chwn`"),
         ({"thread": 1}, TypeError, "thread"),
     ],

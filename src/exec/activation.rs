@@ -12,8 +12,8 @@ pub(crate) trait Activation: Element {
     /// The kernel for lean or depth-wise weights; `None` if the type has none for groups of channels.
     fn lean(kernels: &Kernels, stencil: Stencil, group_size: usize) -> Option<ConvKernel<Self>>;
 
-    /// The weights as the type's kernels read them.
-    fn packed(weights: PackedWeights) -> PackedWeights<Self>;
+    /// The weights as a kernel of the type reads them.
+    fn packed(kernel: &ConvKernel<Self>, weights: PackedWeights) -> PackedWeights<Self>;
 }
 
 impl Activation for f32 {
@@ -21,8 +21,8 @@ impl Activation for f32 {
         Some(kernels.lean(stencil, group_size))
     }
 
-    fn packed(weights: PackedWeights) -> PackedWeights {
-        weights
+    fn packed(kernel: &ConvKernel, weights: PackedWeights) -> PackedWeights {
+        kernel.packed(weights)
     }
 }
 
@@ -32,7 +32,7 @@ impl Activation for half::bf16 {
         (group_size == 1).then(|| kernels.bf16.fused(stencil))
     }
 
-    fn packed(weights: PackedWeights) -> PackedWeights<half::bf16> {
+    fn packed(_: &ConvKernel<half::bf16>, weights: PackedWeights) -> PackedWeights<half::bf16> {
         weights.to_bf16()
     }
 }

@@ -8,7 +8,7 @@ use super::images;
 use super::rows::{Epilogue, Layout, Residual, Source};
 use super::target::Target;
 use super::upcoming::Ahead;
-use crate::conv::pack::{PANEL, PackedWeights};
+use crate::conv::pack::{MatrixForm, PANEL, PackedWeights};
 use crate::ffi::{
     LEAN_FETCHES, LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LEAN_STRIDE, LEAN_WIDE, LeanConvArgs,
 };
@@ -36,6 +36,8 @@ pub struct ConvKernel<T = f32> {
     wide_rows: usize,
     /// Whether calls of as many channels use those.
     is_wide: bool,
+    /// The form of the matrices that the kernel reads.
+    matrix_form: MatrixForm,
     /// `None`: portable Rust.
     native: Option<Native>,
     element: PhantomData<fn(T)>,
@@ -105,22 +107,17 @@ impl<'a, T: Element> ConvCall<'a, T> {
 impl<T: Element> ConvKernel<T> {
     /// A compiled kernel whose instruction set was detected (contract P4 holds from here on).
     pub(crate) fn native(name: &'static str, stencil: Option<Stencil>, tile_rows: usize, native: Native) -> Self {
-        ConvKernel {
-            name,
-            stencil,
-            is_grouped: false,
-            takes_images: false,
-            tile_rows,
-            wide_rows: 0,
-            is_wide: false,
-            native: Some(native),
-            element: PhantomData,
-        }
+        ConvKernel { tile_rows, native: Some(native), ..Self::portable(name, stencil) }
     }
 
     /// The same kernel for weights whose taps of `stencil` read groups of channels.
     pub(crate) fn for_groups(self, stencil: Stencil) -> Self {
         ConvKernel { stencil: Some(stencil), is_grouped: true, ..self }
+    }
+
+    /// The same kernel, which reads split matrices.
+    pub(crate) fn for_split_matrices(self) -> Self {
+        ConvKernel { matrix_form: MatrixForm::Split, ..self }
     }
 
     /// The same kernel, which takes rows of an image instead of runs of pixels.
@@ -174,6 +171,7 @@ impl<T: Element> ConvKernel<T> {
             tile_rows: 1,
             wide_rows: 0,
             is_wide: false,
+            matrix_form: MatrixForm::Rows,
             native: None,
             element: PhantomData,
         }
@@ -197,6 +195,20 @@ impl<T: Element> ConvKernel<T> {
     }
 }
 
+impl ConvKernel {
+    /// Weights as they were packed, in the form that the kernel reads.
+    #[must_use]
+    pub fn packed(&self, weights: PackedWeights) -> PackedWeights {
+        match self.matrix_form {
+            MatrixForm::Rows => weights,
+            #[cfg(feature = "bf16")]
+            MatrixForm::Split => weights.to_split(),
+            #[cfg(not(feature = "bf16"))]
+            MatrixForm::Split => unreachable!("kernels of the feature `bf16`"),
+        }
+    }
+}
+
 /// The tiles of a call: their size, and the flag that asks for them.
 #[derive(Clone, Copy)]
 struct Tiles {
@@ -211,7 +223,9 @@ fn check<T: Element>(call: &ConvCall<'_, T>, kernel: &ConvKernel<T>) {
     let is_grouped = weights.group_size > 1;
     assert_eq!((weights.stencil_kind, is_grouped), (kernel.stencil, kernel.is_grouped), "weights are for another kernel");
     assert!(weights.is_complete(), "packed weights of another size");
-    assert!(!call.epilogue.from_output || T::INPUTS_TOGETHER == 1, "sums that were rounded do not go on");
+    assert_eq!(weights.matrix_form, kernel.matrix_form, "weights are for another kernel");
+    let takes_parts = T::INPUTS_TOGETHER == 1 && kernel.matrix_form == MatrixForm::Rows;
+    assert!(takes_parts || !call.epilogue.from_output, "sums that were rounded or begin in tiles do not go on");
     let whole_groups = call.k.start.is_multiple_of(T::INPUTS_TOGETHER) && call.k.end.is_multiple_of(T::INPUTS_TOGETHER);
     assert!(whole_groups, "inputs that lie side by side go together");
     assert!(call.rows.end <= call.height, "rows outside the image");

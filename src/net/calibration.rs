@@ -1,4 +1,4 @@
-//! Whether bf16 is faster than f32 here: a lean convolution in both, measured.
+//! Whether bf16, or three products of it, is faster than f32 here: a lean convolution in each, measured.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -9,11 +9,11 @@ use crate::error::Result;
 use crate::isa::Isa;
 use crate::net::precision::Precision;
 
-/// How many times faster than f32 bf16 has to be, for its rounding to be worth it.
+/// How many times faster than f32 another precision has to be, for its rounding to be worth it.
 const LEAST_SPEEDUP: f64 = 1.1;
 
-/// The speeds of a lean convolution of 16 x 16 pixels and 64 channels in f32 and in bf16, on one thread: what [`Precision::Auto`] decides
-/// by.
+/// The speeds of a lean convolution of 16 x 16 pixels and 64 channels in each precision, on one thread: what [`Precision::Auto`] and
+/// [`Precision::AutoNearF32`] decide by.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Calibration {
@@ -21,11 +21,13 @@ pub struct Calibration {
     pub f32_gflops: f64,
     /// GFLOP/s in bf16.
     pub bf16_gflops: f64,
+    /// GFLOP/s in three products of bf16, where a product counts as one; `None` without kernels for them.
+    pub bf16x3_gflops: Option<f64>,
 }
 
 impl Calibration {
-    /// The calibration of an instruction set, with the f32 kernels of its [`Isa::base`]: the best of eight rounds of 0.3 ms in each of
-    /// the two precisions in turn. The first call measures; its result is that of the whole process.
+    /// The calibration of an instruction set, with the f32 kernels of its [`Isa::base`]: the best of eight rounds of 0.3 ms in each
+    /// precision in turn. The first call measures; its result is that of the whole process.
     ///
     /// `None` where there is nothing to choose: on instruction sets without kernels of bf16, and without the feature `bf16`.
     ///
@@ -42,11 +44,21 @@ impl Calibration {
     pub fn precision(&self) -> Precision {
         if self.bf16_gflops >= LEAST_SPEEDUP * self.f32_gflops { Precision::Bf16 } else { Precision::F32 }
     }
+
+    /// The precision that [`Precision::AutoNearF32`] takes: [`Precision::Bf16x3`] if it is at least 1.1 times faster.
+    pub fn near_f32(&self) -> Precision {
+        let is_faster = self.bf16x3_gflops.is_some_and(|gflops| gflops >= LEAST_SPEEDUP * self.f32_gflops);
+        if is_faster { Precision::Bf16x3 } else { Precision::F32 }
+    }
 }
 
 impl fmt::Display for Calibration {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{:.1} GFLOP/s in bf16, {:.1} in f32", self.bf16_gflops, self.f32_gflops)
+        write!(formatter, "{:.1} GFLOP/s in bf16, ", self.bf16_gflops)?;
+        if let Some(gflops) = self.bf16x3_gflops {
+            write!(formatter, "{gflops:.1} in bf16x3, ")?;
+        }
+        write!(formatter, "{:.1} in f32", self.f32_gflops)
     }
 }
 
@@ -91,13 +103,15 @@ mod measurement {
             return None;
         }
         let (mut single, mut half) = (Subject::<f32>::new(kernels)?, Subject::<bf16>::new(kernels)?);
-        let (mut single_seconds, mut half_seconds) = (f64::INFINITY, f64::INFINITY);
+        let mut three_products = Kernels::of_three_products(kernels.isa).ok().flatten().and_then(Subject::<f32>::new);
+        let mut seconds = [f64::INFINITY; 3];
         for _ in 0..ROUNDS {
-            single_seconds = single_seconds.min(single.round());
-            half_seconds = half_seconds.min(half.round());
+            let rounds = [single.round(), half.round(), three_products.as_mut().map_or(f64::INFINITY, Subject::round)];
+            seconds.iter_mut().zip(rounds).for_each(|(best, round)| *best = best.min(round));
         }
         let flops = (2 * SIDE * SIDE * CHANNELS * single.weights.products()) as f64;
-        Some(Calibration { f32_gflops: flops / single_seconds / 1e9, bf16_gflops: flops / half_seconds / 1e9 })
+        let [f32_gflops, bf16_gflops, bf16x3_gflops] = seconds.map(|seconds| flops / seconds / 1e9);
+        Some(Calibration { f32_gflops, bf16_gflops, bf16x3_gflops: three_products.map(|_| bf16x3_gflops) })
     }
 
     struct Subject<T: Activation> {
@@ -117,7 +131,7 @@ mod measurement {
             let image = |value| Aligned::filled(extent.elements(), T::nearest(value));
             Some(Subject {
                 convolution: Convolution { kernel, input: extent, output: extent, stride: 1, relu: true },
-                weights: T::packed(weights),
+                weights: T::packed(&kernel, weights),
                 x: image(0.5),
                 y: image(0.0),
             })
@@ -148,12 +162,15 @@ mod tests {
 
     #[test]
     fn bf16_has_to_be_a_tenth_faster() {
-        let precision = |f32_gflops, bf16_gflops| Calibration { f32_gflops, bf16_gflops }.precision();
+        let precision = |f32_gflops, bf16_gflops| Calibration { f32_gflops, bf16_gflops, bf16x3_gflops: None }.precision();
         assert_eq!(precision(100.0, 180.0), Precision::Bf16);
         assert_eq!(precision(100.0, 110.1), Precision::Bf16);
         assert_eq!(precision(100.0, 109.9), Precision::F32);
         assert_eq!(precision(180.0, 100.0), Precision::F32);
         assert_eq!(precision(100.0, f64::NAN), Precision::F32);
+        let near_f32 = |bf16x3_gflops| Calibration { f32_gflops: 100.0, bf16_gflops: 400.0, bf16x3_gflops }.near_f32();
+        assert_eq!([near_f32(Some(200.0)), near_f32(Some(110.1))], [Precision::Bf16x3; 2]);
+        assert_eq!([near_f32(Some(109.9)), near_f32(Some(f64::NAN)), near_f32(None)], [Precision::F32; 3]);
     }
 
     #[test]
@@ -165,6 +182,9 @@ mod tests {
             assert_eq!(calibration, Calibration::of(isa).unwrap(), "{isa}");
             let is_speed = |gflops: f64| gflops.is_finite() && gflops > 0.0;
             assert!(calibration.is_none_or(|rates| is_speed(rates.f32_gflops) && is_speed(rates.bf16_gflops)), "{isa}");
+            let three_products = crate::ffi::KERNELS.iter().any(|row| row.isa == isa && row.dtype == "bf16x3");
+            let gflops = calibration.and_then(|rates| rates.bf16x3_gflops);
+            assert_eq!(gflops.map(is_speed), three_products.then_some(true), "{isa}");
         }
     }
 }

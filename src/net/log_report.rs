@@ -26,8 +26,9 @@ pub(crate) fn dispatch_report(
         "the best of this machine"
     };
     let precision_reason = match (requested, calibration) {
-        (Precision::Auto, Some(calibration)) => format!(" (auto: {calibration})"),
-        (Precision::Auto, None) => " (auto: no kernels of bf16)".to_owned(),
+        (Precision::Auto | Precision::AutoNearF32, Some(calibration)) => format!(" ({requested}: {calibration})"),
+        (Precision::Auto | Precision::AutoNearF32, None) => format!(" ({requested}: no kernels of bf16)"),
+        (Precision::Bf16x3, _) if precision == Precision::F32 => " (no kernels of bf16x3)".to_owned(),
         _ => String::new(),
     };
     let tiles = match Kernels::of(isa) {

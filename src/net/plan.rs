@@ -205,7 +205,7 @@ impl<T: Activation> Lowering<'_, T> {
                 let conv = self.dense(extent(from.channels), extent(outputs), 1, true);
                 let elementwise = T::kernels(self.plan.kernels).elementwise;
                 let pair = PooledConvolution { conv, pool_first, elementwise, input: from, output: self.extent(output) };
-                let weights = T::packed(weights.with_inputs(inputs, from.channels));
+                let weights = T::packed(&conv.kernel, weights.with_inputs(inputs, from.channels));
                 self.push(&name, Op::PooledConvolve { from: x, to: output, pair, weights }, outputs, [inputs, 0]);
             }
             ConnectionForm::StridedConv => {
@@ -240,7 +240,7 @@ impl<T: Activation> Lowering<'_, T> {
             Ok(Convolution { kernel, input: extent, output: extent, stride: 1, relu })
         };
         let pair = InPlaceBlock { first: convolution(&first, true)?, second: convolution(&second, block.relu_after_sum)? };
-        let weights = Box::new([first, second].map(T::packed));
+        let weights = Box::new([T::packed(&pair.first.kernel, first), T::packed(&pair.second.kernel, second)]);
         self.push(name, Op::Block { y: x, middle, block: pair, weights }, width, block.products(width));
         Ok(())
     }
@@ -260,7 +260,8 @@ impl<T: Activation> Lowering<'_, T> {
         let kernel = self.lean(block.stencil_of(index).unwrap_or(block.stencils[index]), block.group_size)?;
         let conv = Convolution { kernel, input: extent, output: extent, stride: 1, relu: false };
         let products = if block.operator == Operator::Shift { 0 } else { spatial.products() };
-        let op = Op::Convolve { from, to: between, conv, weights: T::packed(spatial), add_to_output: false };
+        let weights = T::packed(&kernel, spatial);
+        let op = Op::Convolve { from, to: between, conv, weights, add_to_output: false };
         self.push(&format!("{name}.spatial"), op, width, [products, 0]);
         let (relu, add) = (index == 0 || block.relu_after_sum, index == 1);
         self.convolve(&format!("{name}.pointwise"), between, to, pointwise, (1, relu), add);
@@ -275,7 +276,8 @@ impl<T: Activation> Lowering<'_, T> {
         let pixel = |channels| Extent::new(1, 1, channels);
         let kernel = self.plan.kernels.f32.dense;
         let conv = Convolution { kernel, input: pixel(held), output: pixel(classes), stride: 1, relu: false };
-        self.push("head", Op::Head { from: x, conv, weights: weights.with_inputs(channels, held) }, classes, [channels, 0]);
+        let weights = kernel.packed(weights.with_inputs(channels, held));
+        self.push("head", Op::Head { from: x, conv, weights }, classes, [channels, 0]);
         Ok(())
     }
 
@@ -291,7 +293,7 @@ impl<T: Activation> Lowering<'_, T> {
         let (input, output) = (self.extent(from), self.extent(to));
         let conv = self.dense(input, output, stride, relu);
         let (inputs, outputs, products) = (weights.row_length / weights.rows, weights.channels, weights.products());
-        let weights = T::packed(weights.with_inputs(inputs, input.channels));
+        let weights = T::packed(&conv.kernel, weights.with_inputs(inputs, input.channels));
         self.push(name, Op::Convolve { from, to, conv, weights, add_to_output }, outputs, [products, 0]);
     }
 

@@ -53,7 +53,8 @@ impl SessionBuilder {
     /// The type of activations and matrices. Default: [`Precision::F32`].
     ///
     /// [`Precision::Bf16`] runs on the tier of [`Precision::isa`] unless [`SessionBuilder::isa`] names one; on tiers without kernels for
-    /// it, portable code gives the same precision slowly. [`Precision::Auto`] leaves the choice to a [`Calibration`] on the same tier.
+    /// it, portable code gives the same precision slowly. [`Precision::Bf16x3`] runs on the same tier, in f32 where that has no kernels for it.
+    /// [`Precision::Auto`] and [`Precision::AutoNearF32`] leave the choice to a [`Calibration`] on that tier.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = precision;
@@ -80,12 +81,16 @@ impl SessionBuilder {
         let (threads, timing) = (self.pool.threads(), self.timing || log::words().timing);
         let kernels = Kernels::of(self.isa.map_or_else(|| self.precision.isa(), Ok)?)?;
         let calibration = self.calibration(kernels.isa)?;
+        let three_products = Kernels::of_three_products(kernels.isa)?.filter(|_| !self.model.has_groups());
         let precision = match self.precision {
             Precision::Auto => calibration.map_or(Precision::F32, |calibration| calibration.precision()),
+            Precision::AutoNearF32 => calibration.map_or(Precision::F32, |calibration| calibration.near_f32()),
+            Precision::Bf16x3 if three_products.is_none() => Precision::F32,
             named => named,
         };
+        let kernels = three_products.filter(|_| precision == Precision::Bf16x3).unwrap_or(kernels);
         let engine: Box<dyn Inference> = match precision {
-            Precision::F32 | Precision::Auto => {
+            Precision::F32 | Precision::Bf16x3 | Precision::Auto | Precision::AutoNearF32 => {
                 Box::new(Engine::<f32>::new(Plan::new(&self.model, kernels)?, self.max_batch, threads, timing))
             }
             #[cfg(not(feature = "bf16"))]
@@ -103,9 +108,10 @@ impl SessionBuilder {
         Ok(session)
     }
 
-    /// What [`Precision::Auto`] goes by; `None` where there is nothing to choose.
+    /// What [`Precision::Auto`] and [`Precision::AutoNearF32`] go by; `None` where there is nothing to choose.
     fn calibration(&self, isa: Isa) -> Result<Option<Calibration>> {
-        if self.precision == Precision::Auto && !self.model.has_groups() { Calibration::of(isa) } else { Ok(None) }
+        let is_open = matches!(self.precision, Precision::Auto | Precision::AutoNearF32);
+        if is_open && !self.model.has_groups() { Calibration::of(isa) } else { Ok(None) }
     }
 }
 
@@ -242,7 +248,8 @@ impl Session {
         self.engine.reset_timings();
     }
 
-    /// The precision that the session computes in: the one that was asked for, or that [`Precision::Auto`] chose.
+    /// The precision that the session computes in: the one that was asked for, the one that [`Precision::Auto`] or
+    /// [`Precision::AutoNearF32`] chose, or f32 where [`Precision::Bf16x3`] has no kernels.
     pub fn precision(&self) -> Precision {
         self.precision
     }

@@ -9,6 +9,7 @@ mod divergence;
 mod gradients;
 mod graphs;
 mod mixed;
+mod near_f32;
 mod networks;
 mod onnx_export;
 #[path = "../onnx/interpreter.rs"]

@@ -14,17 +14,17 @@ fn build(model: &Model, isa: Isa, pool: &Pool, max_batch: usize) -> Session {
     build_in(Precision::Bf16, model, isa, pool, max_batch)
 }
 
-fn build_in(precision: Precision, model: &Model, isa: Isa, pool: &Pool, max_batch: usize) -> Session {
+pub(crate) fn build_in(precision: Precision, model: &Model, isa: Isa, pool: &Pool, max_batch: usize) -> Session {
     Session::builder(model).isa(isa).pool(pool.clone()).max_batch(max_batch).precision(precision).build().unwrap()
 }
 
-fn run(session: &mut Session, network: &Network, images: &[f32]) -> Vec<f32> {
+pub(crate) fn run(session: &mut Session, network: &Network, images: &[f32]) -> Vec<f32> {
     let [channels, height, width] = network.input();
     let count = images.len() / (channels * height * width);
     session.run(Images::nhwc_f32(images, [count, channels, height, width]).unwrap()).unwrap().as_slice().to_vec()
 }
 
-fn exact(case: &Case, model: &Model, count: usize) -> Vec<f64> {
+pub(crate) fn exact(case: &Case, model: &Model, count: usize) -> Vec<f64> {
     let images: Vec<f64> = case.images(count).into_iter().map(f64::from).collect();
     let logits = Oracle::<f64>::new(model, Mode::Evaluation).network.forward(&images, batch_shape(model, count));
     logits.into_iter().map(Real::to_f64).collect()

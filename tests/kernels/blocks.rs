@@ -73,15 +73,16 @@ fn in_parts(subject: &Subject, problem: &Convolution, with_k: bool) -> Result<()
         Weights::Lean(..) => problem.input.c,
         Weights::Dense(weights) => weights.kernel * weights.inputs,
     };
-    let k_cuts = if with_k { cuts(row_length).to_vec() } else { vec![vec![0..row_length]] };
+    // Of three products, a kernel adds up all inputs in one call.
+    let k_cuts = if with_k && subject.dtype == "f32" { cuts(row_length).to_vec() } else { vec![vec![0..row_length]] };
     let output = problem.output();
     for (index, rows) in cuts(output.h).iter().enumerate() {
         for panels in cuts(panels(output.c)) {
             for ks in &k_cuts {
-                let mut setup = Setup::new(problem, &Place::number(index));
+                let mut setup = Setup::new(kernel, problem, &Place::number(index));
                 for (rows, panels) in rows.iter().rev().flat_map(|rows| panels.iter().map(move |panels| (rows, panels))) {
                     for k in ks {
-                        setup.run(kernel, &Part { rows: rows.clone(), panels: panels.clone(), k: k.clone() });
+                        setup.run(&Part { rows: rows.clone(), panels: panels.clone(), k: k.clone() });
                     }
                 }
                 compare(subject, problem, &setup.finish()?, &whole)
@@ -95,15 +96,15 @@ fn in_parts(subject: &Subject, problem: &Convolution, with_k: bool) -> Result<()
 /// One part in the middle: everything around it keeps what it held.
 fn only_the_part_is_written(subject: &Subject, problem: &Convolution) -> Result<(), String> {
     let output = problem.output();
-    let mut setup = Setup::new(problem, &Place::number(1));
+    let kernel = problem.kernel(subject.kernels);
+    let mut setup = Setup::new(kernel, problem, &Place::number(1));
     let before = setup.finish()?;
     let whole = setup.whole();
     let last_panel = whole.panels.end - 1;
     let rows = output.h / 2..output.h / 2 + 1;
-    let kernel = problem.kernel(subject.kernels);
-    setup.run(kernel, &Part { rows: rows.clone(), panels: last_panel..last_panel + 1, ..whole.clone() });
-    setup.run(kernel, &Part { rows: rows.end..rows.end, ..whole.clone() });
-    setup.run(kernel, &Part { rows: rows.clone(), panels: 0..0, ..whole });
+    setup.run(&Part { rows: rows.clone(), panels: last_panel..last_panel + 1, ..whole.clone() });
+    setup.run(&Part { rows: rows.end..rows.end, ..whole.clone() });
+    setup.run(&Part { rows: rows.clone(), panels: 0..0, ..whole });
     let expected = run_whole(kernel, problem, &Place::number(1))?;
     for (at, after) in setup.finish()?.iter().enumerate() {
         let (row, channel) = (at / (output.w * output.c), at % output.c);
@@ -146,7 +147,7 @@ pub(crate) fn slices(subject: &Subject) -> Result<(), String> {
     };
     let expected = run_whole(kernel, &problem, &Place::number(0))?;
     let halo = subject.stencil.map_or(0, Stencil::radius);
-    let weights = problem.packed();
+    let weights = kernel.packed(problem.packed());
     let residual = problem.residual.as_deref().unwrap_or_default();
     for rows in (0..h).flat_map(|start| (start + 1..=h).map(move |end| start..end)) {
         for edge in EDGES {

@@ -17,7 +17,7 @@ const GEOMETRIES: [(usize, usize); 9] = [(1, 1), (1, 2), (1, 4), (3, 1), (3, 2),
 const INPUTS: [usize; 5] = [3, 1, 4, 5, 2];
 
 /// Lean convolutions on both sides of every boundary, all epilogues in turn.
-fn lean_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<Item = Convolution> {
+pub(crate) fn lean_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<Item = Convolution> {
     let stencil = subject.stencil();
     let mut shapes = shapes(subject.tile);
     // Every count of pixels that a tile can have, for whole tiles of channels and for the vectors after them.
@@ -54,7 +54,7 @@ fn grouped_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator
 }
 
 /// Dense convolutions whose outputs lie on both sides of every boundary, all epilogues, kernels and strides in turn.
-fn dense_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<Item = Convolution> {
+pub(crate) fn dense_problems(subject: &Subject, fill: Fill, step: usize) -> impl Iterator<Item = Convolution> {
     let (sizes, counts) = (image_sizes(subject.tile), channel_counts(subject.tile));
     let mut list = Vec::new();
     for (index, &(h, w)) in sizes.iter().enumerate() {

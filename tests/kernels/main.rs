@@ -11,6 +11,7 @@ mod generator;
 mod operators;
 
 mod bf16;
+mod bf16x3;
 mod blocks;
 mod convolution;
 mod crash;
@@ -46,6 +47,26 @@ fn families(op: &str, dtype: &str) -> &'static [(&'static str, Proof)] {
             ("bound", gradients::matrix_bound),
             ("special", special::weight_gradient),
             ("parts", gradients::matrix_parts),
+        ],
+        "fused" if dtype == "bf16x3" => &[
+            ("exact", bf16x3::exact),
+            ("bound", bf16x3::within_bound),
+            ("guard", convolution::lean_guard),
+            ("special", bf16x3::special),
+            ("parts", blocks::lean),
+            ("slices", blocks::slices),
+            ("rings", rings::rings),
+            ("segment", rings::segment),
+        ],
+        "dense" if dtype == "bf16x3" => &[
+            ("exact", bf16x3::exact),
+            ("bound", bf16x3::within_bound),
+            ("guard", convolution::dense_guard),
+            ("special", bf16x3::special),
+            ("parts", blocks::dense),
+            ("slices", blocks::slices),
+            ("strided_views", blocks::pixels_apart),
+            ("rings", rings::dense),
         ],
         "fused" | "dense" | "grouped" if dtype != "f32" => &[],
         "fused" => &[
@@ -152,9 +173,10 @@ fn trials_of((op, dtype): (&str, &str), name: &str, subject: &Result<Subject, St
     families(op, dtype).iter().map(trial).collect()
 }
 
-/// Every operator with its types, and every stencil it is specialised for.
+/// Every operator with its types, and every stencil it is specialised for. Portable code does not multiply in three products.
 fn portable_operators() -> Vec<(&'static str, &'static str, Option<&'static str>)> {
-    let mut operators: Vec<_> = ROWS.iter().map(|row| (row.op, row.dtype, row.spatial)).collect();
+    let portable = ROWS.iter().filter(|row| row.dtype != "bf16x3");
+    let mut operators: Vec<_> = portable.map(|row| (row.op, row.dtype, row.spatial)).collect();
     operators.sort_unstable();
     operators.dedup();
     operators

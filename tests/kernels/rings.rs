@@ -42,7 +42,7 @@ pub(crate) fn rings(subject: &Subject) -> Result<(), String> {
         let finish = Finish { scale: false, added: [Added::Nothing, Added::Rows][index % 2], relu: index % 4 > 1 };
         let problem = Convolution::lean(subject.stencil(), (h, w, c), finish, Fill::Uniform, index as u64);
         let expected = run_whole(kernel, &problem, &Place::number(0))?;
-        let weights = problem.packed();
+        let weights = kernel.packed(problem.packed());
         for (size, spare) in [(1, 0), (2, 0), (3, 1), (4, 3), (h, 0)] {
             let edge = EDGES[(size + index) % 2];
             let gap = Gaps { row: [0, 0, 3][(index + size) % 3], ..Gaps::default() };
@@ -76,6 +76,7 @@ pub(crate) fn rings(subject: &Subject) -> Result<(), String> {
 /// L1, ReLU, L2, added in place to the image that L1 reads: a lag of the stencil's radius and a ring of the middle rows suffice, and
 /// the bits are those of two whole convolutions.
 pub(crate) fn segment(subject: &Subject) -> Result<(), String> {
+    let kernel = subject.convolution();
     for (index, shape) in shapes(subject).into_iter().enumerate() {
         let relu = Finish { relu: true, ..Finish::NONE };
         let first = Convolution::lean(subject.stencil(), shape, relu, Fill::Uniform, index as u64);
@@ -84,7 +85,7 @@ pub(crate) fn segment(subject: &Subject) -> Result<(), String> {
         second.x = run_whole(subject.convolution(), &first, &Place::number(0))?;
         second.residual = Some(first.x.clone());
         let expected = run_whole(subject.convolution(), &second, &Place::number(0))?;
-        let (first_weights, second_weights) = (first.packed(), second.packed());
+        let (first_weights, second_weights) = (kernel.packed(first.packed()), kernel.packed(second.packed()));
         for size in [1, 2, 3, 5, shape.0] {
             let actual = in_place(subject, &first, (&first_weights, &second_weights), (size, finish.relu), EDGES[index % 2])?;
             compare(subject, &second, &actual, &expected).map_err(|message| format!("bands of {size}: {message}"))?;
@@ -138,7 +139,7 @@ pub(crate) fn dense(subject: &Subject) -> Result<(), String> {
         let padding = (side as isize - 1) / 2;
         let (height, width) = ((output.h - 1) * stride + side, (output.w - 1) * stride + side);
         let band = padded_band(&problem.x, problem.input, (height, width), (-padding, -padding));
-        let weights = problem.packed();
+        let weights = kernel.packed(problem.packed());
         for (size, spare) in [(1, 0), (2, 0), (2, 1), (3, 2)] {
             let ring = |rows: usize, width: usize, channels: usize| {
                 Rows::new(Gaps::default().layout(rows, width, channels), width, channels, EDGES[index % 2])

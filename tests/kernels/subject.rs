@@ -81,8 +81,12 @@ impl Subject {
         tile: Tile,
     ) -> Result<Self, String> {
         let stencil = spatial.map(str::parse).transpose().map_err(text)?;
-        let kernels = Kernels::of(isa).map_err(text)?;
-        Ok(Subject { name, op, dtype, kernels, stencil, tile, is_fused: has_fused_multiply_add(isa) })
+        let kernels = match dtype {
+            "bf16x3" => Kernels::of_three_products(isa).map_err(text)?.ok_or("no kernels of three products")?,
+            _ => Kernels::of(isa).map_err(text)?,
+        };
+        let is_fused = has_fused_multiply_add(isa) && dtype != "bf16x3";
+        Ok(Subject { name, op, dtype, kernels, stencil, tile, is_fused })
     }
 
     /// The name of the kernel that the table holds for this operator, if it says.

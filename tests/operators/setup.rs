@@ -52,6 +52,7 @@ pub(crate) struct Part {
 
 /// A convolution's weights and tensors as kernels take them.
 pub(crate) struct Setup<'a> {
+    kernel: ConvKernel,
     problem: &'a Convolution,
     weights: PackedWeights,
     x: Rows,
@@ -61,7 +62,7 @@ pub(crate) struct Setup<'a> {
 
 impl<'a> Setup<'a> {
     /// Everything in place; the output holds canaries, or the residual where that is added in place.
-    pub(crate) fn new(problem: &'a Convolution, place: &Place) -> Self {
+    pub(crate) fn new(kernel: ConvKernel, problem: &'a Convolution, place: &Place) -> Self {
         let output = problem.output();
         let (y, residual) = {
             let rows = |gaps: Gaps| gaps.layout(output.h, output.w, output.c);
@@ -75,7 +76,7 @@ impl<'a> Setup<'a> {
                 Added::InPlace => (holding(place.y), None),
             }
         };
-        Setup { problem, weights: problem.packed(), x: input(problem, place), y, residual }
+        Setup { kernel, problem, weights: kernel.packed(problem.packed()), x: input(problem, place), y, residual }
     }
 
     /// The part that is everything.
@@ -84,9 +85,9 @@ impl<'a> Setup<'a> {
         Part { rows: 0..output.h, panels: 0..panels(output.c), k: 0..self.weights.row_length() }
     }
 
-    /// Runs a kernel on one part. Of several ranges of k, all but the first start from the output, and all but the last leave
+    /// Runs the kernel on one part. Of several ranges of k, all but the first start from the output, and all but the last leave
     /// the epilogue out.
-    pub(crate) fn run(&mut self, kernel: ConvKernel, part: &Part) {
+    pub(crate) fn run(&mut self, part: &Part) {
         let (first, last) = (part.k.start == 0, part.k.end == self.weights.row_length());
         let output = self.problem.output();
         let residual = match (self.problem.finish.added, &self.residual) {
@@ -94,7 +95,7 @@ impl<'a> Setup<'a> {
             (Added::InPlace, _) => Residual::Output,
             _ => Residual::None,
         };
-        kernel.run(&mut ConvCall {
+        self.kernel.run(&mut ConvCall {
             weights: &self.weights,
             x: self.x.source(),
             y: self.y.target(),
@@ -148,8 +149,8 @@ pub(crate) fn padded_band(x: &[f32], image: Shape, (height, width): (usize, usiz
 
 /// Runs the whole convolution in one call.
 pub(crate) fn run_whole(kernel: ConvKernel, problem: &Convolution, place: &Place) -> Result<Vec<f32>, String> {
-    let mut setup = Setup::new(problem, place);
+    let mut setup = Setup::new(kernel, problem, place);
     let whole = setup.whole();
-    setup.run(kernel, &whole);
+    setup.run(&whole);
     setup.finish()
 }

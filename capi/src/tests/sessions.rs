@@ -10,8 +10,8 @@ use super::{
     model, options, session, session_with, text,
 };
 use crate::options::{
-    LEANRESNET_PRECISION_AUTO, LEANRESNET_PRECISION_BF16, LEANRESNET_PRECISION_F32, PrecisionNumber, SessionOptions,
-    precision_number,
+    LEANRESNET_PRECISION_AUTO, LEANRESNET_PRECISION_AUTO_NEAR_F32, LEANRESNET_PRECISION_BF16, LEANRESNET_PRECISION_BF16X3,
+    LEANRESNET_PRECISION_F32, PrecisionNumber, SessionOptions, precision_number,
 };
 use crate::session::{
     LEANRESNET_LAYOUT_NCHW, LEANRESNET_LAYOUT_NHWC, leanresnet_session_create, leanresnet_session_fork, leanresnet_session_free,
@@ -168,8 +168,8 @@ fn options_out_of_range_are_refused() {
     );
     assert_eq!(refused(SessionOptions { threads: 4097, ..options() }), "options.threads; expected 0 to 4096, got 4097");
     assert_eq!(
-        refused(SessionOptions { precision: 3, ..options() }),
-        "options.precision; expected one of LEANRESNET_PRECISION_*, got 3"
+        refused(SessionOptions { precision: 5, ..options() }),
+        "options.precision; expected one of LEANRESNET_PRECISION_*, got 5"
     );
     assert_eq!(
         refused(SessionOptions { precision: -1, ..options() }),
@@ -213,7 +213,7 @@ fn programs_of_later_versions_run_unless_they_set_what_this_one_does_not_know() 
 fn every_precision_has_a_number() {
     let mut numbers: Vec<PrecisionNumber> = Precision::ALL.iter().map(|&precision| precision_number(precision)).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, [LEANRESNET_PRECISION_F32, LEANRESNET_PRECISION_BF16, LEANRESNET_PRECISION_AUTO]);
+    assert_eq!(numbers, [0, 1, 2, 3, 4]);
 }
 
 #[test]
@@ -223,6 +223,8 @@ fn a_session_says_what_it_became() {
         (LEANRESNET_PRECISION_F32, Precision::F32),
         (LEANRESNET_PRECISION_BF16, Precision::Bf16),
         (LEANRESNET_PRECISION_AUTO, Precision::Auto),
+        (LEANRESNET_PRECISION_BF16X3, Precision::Bf16x3),
+        (LEANRESNET_PRECISION_AUTO_NEAR_F32, Precision::AutoNearF32),
     ] {
         let mut expected = leanresnet::Session::builder(&rust_model).precision(precision).build().unwrap();
         let session = session_with(&model, &SessionOptions { precision: number, ..options() }).unwrap();

@@ -35,6 +35,8 @@ struct Answer {
     bandwidth_gbs: f64,
     /// What `--dtype auto` is here, and the speeds of a lean convolution that say so; none without kernels of bf16.
     auto_dtype: &'static str,
+    /// The same for `--dtype auto-near-f32`.
+    auto_near_f32_dtype: &'static str,
     calibration_gflops: BTreeMap<&'static str, f64>,
     profile: &'static str,
     warnings: Vec<String>,
@@ -61,8 +63,15 @@ pub fn run(context: &Context<'_>) -> Outcome {
         load_peak_gflops: peaks(load_peak_gflops)?,
         bandwidth_gbs: Bandwidths::new().gbs(Level::Memory, 1),
         auto_dtype: calibration.map_or(Precision::F32, |calibration| calibration.precision()).name(),
+        auto_near_f32_dtype: calibration.map_or(Precision::F32, |calibration| calibration.near_f32()).name(),
         calibration_gflops: calibration.map_or_else(BTreeMap::new, |rates| {
-            BTreeMap::from([(Precision::F32.name(), rates.f32_gflops), (Precision::Bf16.name(), rates.bf16_gflops)])
+            let rate = |precision: Precision, gflops: Option<f64>| gflops.map(|gflops| (precision.name(), gflops));
+            let rates = [
+                rate(Precision::F32, Some(rates.f32_gflops)),
+                rate(Precision::Bf16, Some(rates.bf16_gflops)),
+                rate(Precision::Bf16x3, rates.bf16x3_gflops),
+            ];
+            rates.into_iter().flatten().collect()
         }),
         profile: if cfg!(debug_assertions) { "debug" } else { "release" },
         warnings: warnings(isa, threads),
@@ -132,6 +141,7 @@ fn text(answer: &Answer, calibration: Option<Calibration>) -> String {
         ("with loads", peaks(&answer.load_peak_gflops)),
         ("memory GB/s", format!("{:.1}", answer.bandwidth_gbs)),
         ("--dtype auto", format!("{} ({reason})", answer.auto_dtype)),
+        ("or auto-near-f32", answer.auto_near_f32_dtype.to_owned()),
     ];
     let mut text = String::new();
     for (name, value) in rows {

@@ -8,7 +8,7 @@ use crate::support::{Ran, Scratch, bytes, npy_images};
 #[test]
 fn doctor() {
     let scratch = Scratch::new();
-    let keys = "version commit compiler c_kernels isas isa threads threads_from cpu caches wide_tiles peak_gflops load_peak_gflops bandwidth_gbs auto_dtype calibration_gflops profile warnings";
+    let keys = "version commit compiler c_kernels isas isa threads threads_from cpu caches wide_tiles peak_gflops load_peak_gflops bandwidth_gbs auto_dtype auto_near_f32_dtype calibration_gflops profile warnings";
     let answer = scratch.run(&["doctor", "--json", "--threads", "1"]).expect(0).json("doctor", keys);
     assert_eq!((&answer["threads"], &answer["threads_from"]), (&1.into(), &"--threads".into()));
     assert!(answer["isas"].as_array().unwrap().contains(&answer["isa"]));
@@ -26,8 +26,12 @@ fn doctor_says_what_auto_goes_by() {
         if ["neonbf16", "avx512bf16", "amx"].contains(&isa) {
             let [single, half] = ["f32", "bf16"].map(|dtype| speeds[dtype].as_f64().unwrap());
             assert_eq!(answer["auto_dtype"], if half >= 1.1 * single { "bf16" } else { "f32" }, "{answer}");
+            let near = speeds.get("bf16x3").map_or(0.0, |gflops| gflops.as_f64().unwrap());
+            assert_eq!(near > 0.0, isa == "amx", "{answer}");
+            assert_eq!(answer["auto_near_f32_dtype"], if near >= 1.1 * single { "bf16x3" } else { "f32" }, "{answer}");
         } else {
-            assert_eq!((&answer["auto_dtype"], speeds.len()), (&"f32".into(), 0), "{answer}");
+            let f32 = &Value::from("f32");
+            assert_eq!((&answer["auto_dtype"], &answer["auto_near_f32_dtype"], speeds.len()), (f32, f32, 0), "{answer}");
         }
     }
     let text = scratch.run(&["doctor", "--isa", "portable"]).expect(0).stdout;
@@ -111,7 +115,7 @@ fn auto_is_f32_where_there_are_no_kernels_of_bf16() {
     scratch
         .run(&["bench", "train", "--dtype", "auto"])
         .expect_error(2, &["--dtype; expected f32 or bf16, got auto", "bench net"]);
-    let message = "precision; expected one of f32, bf16, auto, got `f16`";
+    let message = "precision; expected one of f32, bf16, bf16x3, auto, auto-near-f32, got `f16`";
     scratch.run(&["predict", "--dtype", "f16", "x.png"]).expect_error(2, &[message]);
 }
 

@@ -43,6 +43,21 @@ static inline void v_store_split(float *p, V even, V odd) {
   v_store(p, _mm512_permutex2var_ps(even, first, odd));
   v_store(p + LANES, _mm512_permutex2var_ps(even, _mm512_add_epi32(first, _mm512_set1_epi32(8)), odd));
 }
+typedef struct Parts {
+  W hi, lo;
+} Parts;
+/* 32 values of f32 as sums of two of bf16. hi: the nearest, to even, but never infinite; lo: the nearest of what is left. So infinity, which is
+ * the largest finite number + infinity, is infinite in one of the two only, and a sum of products of both does not subtract infinities. */
+static inline Parts w_split(V first, V second) {
+  const __m512i high_words = _mm512_set_epi16(15, 0, 14, 0, 13, 0, 12, 0, 11, 0, 10, 0, 9, 0, 8, 0, 7, 0, 6, 0, 5, 0, 4, 0, 3, 0, 2, 0, 1, 0, 0, 0);
+  const __m512i last_words = _mm512_add_epi16(high_words, _mm512_set1_epi32(16 << 16));
+  __m512i hi = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+  const __mmask32 is_infinite = _mm512_testn_epi16_mask(_mm512_add_epi16(hi, _mm512_set1_epi16(0x80)), _mm512_set1_epi16(0x7f80)); /* or NaN */
+  hi = _mm512_mask_sub_epi16(hi, is_infinite, hi, _mm512_set1_epi16(1));
+  const V hi_first = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, high_words, hi));
+  const V hi_second = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, last_words, hi));
+  return (Parts){hi, (__m512i)_mm512_cvtne2ps_pbh(_mm512_sub_ps(second, hi_second), _mm512_sub_ps(first, hi_first))};
+}
 static inline W w_zero(void) { return _mm512_setzero_si512(); }
 static inline W w_load_first(const uint16_t *p, uint64_t n) { /* n < 32 values, then zeros */
   return _mm512_maskz_loadu_epi16((__mmask32)((1u << n) - 1), p);

@@ -49,7 +49,7 @@ class Model:
         *,
         layout: Literal["nchw", "nhwc"] = "nchw",
         threads: int | None = None,
-        precision: Literal["f32", "bf16", "auto"] = "f32",
+        precision: Literal["f32", "bf16", "bf16x3", "auto", "auto-near-f32"] = "f32",
         batch: int = 64,
     ) -> NDArray[np.float32]: ...
     def state_dict(self) -> dict[str, NDArray[Any]]: ...

@@ -32,6 +32,7 @@ impl PackedWeights {
             rows: self.rows,
             row_length: self.row_length,
             channels: self.channels.next_multiple_of(PANEL),
+            matrix_form: self.matrix_form,
             matrix: Aligned::filled(self.matrix.len(), bf16::ZERO),
             stencil: self.stencil.clone(),
             bias: self.bias.clone(),

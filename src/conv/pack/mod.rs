@@ -8,6 +8,8 @@
 mod bf16;
 mod groups;
 pub mod phases;
+#[cfg(feature = "bf16")]
+mod split;
 mod weights;
 
 pub use crate::ffi::memory::Aligned;
@@ -20,6 +22,20 @@ pub(crate) use weights::describe;
 
 /// Output channels of a panel.
 pub const PANEL: usize = 32;
+
+/// How the values of a matrix lie in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum MatrixForm {
+    /// A row of 32 output channels for each input, or for each group of inputs that are multiplied together.
+    #[default]
+    Rows,
+    /// hi + lo of bf16, in steps of [`SPLIT_STEP`] inputs.
+    Split,
+}
+
+/// Inputs of a step of the tile unit. All inputs of a split matrix, one kernel row after the other, fill whole steps; behind the last one are
+/// zeros.
+pub(crate) const SPLIT_STEP: usize = 32;
 
 /// `length` zeros.
 pub fn zeros(length: usize) -> Aligned {

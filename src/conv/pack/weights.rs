@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::phases::phase_taps;
-use super::{Aligned, GROUP_SIZES, PANEL, channel_of_turn, check_groups, pack_rows, panels, zeros};
+use super::{Aligned, GROUP_SIZES, MatrixForm, PANEL, SPLIT_STEP, channel_of_turn, check_groups, pack_rows, panels, zeros};
 use crate::error::{Error, Result};
 use crate::ffi::memory::Arena;
 use crate::kernel::element::Element;
@@ -33,8 +33,9 @@ pub struct PackedWeights<T = f32> {
     pub(crate) row_length: usize,
     /// Output channels.
     pub(crate) channels: usize,
-    /// [panel][kernel row x row length][32].
+    /// [panel][kernel row x row length][32], or in another form.
     pub(crate) matrix: Aligned<T>,
+    pub(crate) matrix_form: MatrixForm,
     /// [panel][tap][channel of the group][32].
     pub(crate) stencil: Aligned,
     /// [panel][32].
@@ -102,6 +103,7 @@ impl PackedWeights {
             row_length,
             channels,
             matrix: zeros(padded * rows * row_length),
+            matrix_form: MatrixForm::Rows,
             stencil: zeros(padded * stencil_kind.map_or(0, |stencil| stencil.taps().len())),
             bias: zeros(padded),
             scale: None,
@@ -351,7 +353,12 @@ impl<T> PackedWeights<T> {
         let taps = self.stencil_kind.map_or(0, |stencil| stencil.taps().len());
         let is_grouping = GROUP_SIZES.contains(&self.group_size) && self.channels.is_multiple_of(self.group_size);
         let is_square = self.stencil_kind.is_none() || (self.rows == 1 && [0, self.channels].contains(&self.row_length));
-        let matrix = self.rows.checked_mul(self.row_length).and_then(|rows| rows.checked_mul(padded));
+        let inputs = self.rows.checked_mul(self.row_length);
+        let held = match self.matrix_form {
+            MatrixForm::Rows => inputs,
+            MatrixForm::Split => inputs.and_then(|inputs| inputs.checked_next_multiple_of(SPLIT_STEP)),
+        };
+        let matrix = held.and_then(|inputs| inputs.checked_mul(padded));
         let scale_fits = |(scale, shift): &(Aligned, Aligned)| scale.len() == padded && shift.len() == padded;
         let is_whole = self.row_length.is_multiple_of(T::INPUTS_TOGETHER) && self.channels.is_multiple_of(T::CHANNELS_TOGETHER);
         is_square

@@ -189,7 +189,7 @@ impl<T: Activation> Lowering<'_, T> {
                     fold::lean(stencil, inputs, group_size, tensor("spatial.weight"), pointwise, tensor("pointwise.bias"))?;
                 let kernel = self.lean_kernel(weights.stencil().unwrap_or(stencil), group_size)?;
                 let products = inputs + group_size * stencil.taps().len();
-                let weights = T::packed(weights.with_inputs(inputs, from.channels));
+                let weights = T::packed(&kernel, weights.with_inputs(inputs, from.channels));
                 Ok(Ready { weights, kernel, stride: 1, padding: [0; 4], products })
             }
             ref operation @ Operation::Conv { outputs, kernel, stride, padding, dilation, groups, .. } => {
@@ -199,12 +199,14 @@ impl<T: Activation> Lowering<'_, T> {
                     && let Some(kernel) = T::lean(self.plan.kernels, stencil, inputs / groups)
                 {
                     let weights = PackedWeights::depthwise_grouped(stencil, inputs, inputs / groups, &spatial, bias)?;
-                    return Ok(Ready { weights: T::packed(weights), kernel, stride, padding: [0; 4], products });
+                    let weights = T::packed(&kernel, weights);
+                    return Ok(Ready { weights, kernel, stride, padding: [0; 4], products });
                 }
                 let (reach, full) = full_kernel(weight, [outputs, inputs], kernel, dilation, groups);
                 let weights = PackedWeights::rectangular(inputs, outputs, reach, &full, bias)?;
-                let weights = T::packed(weights.with_inputs(inputs, from.channels));
-                Ok(Ready { weights, kernel: T::kernels(self.plan.kernels).dense, stride, padding, products })
+                let kernel = T::kernels(self.plan.kernels).dense;
+                let weights = T::packed(&kernel, weights.with_inputs(inputs, from.channels));
+                Ok(Ready { weights, kernel, stride, padding, products })
             }
             _ => unreachable!("only convolutions are made ready"),
         }
@@ -257,9 +259,10 @@ impl<T: Activation> Lowering<'_, T> {
         let (name, inputs, from) = (self.name(linear), self.graph.shape(value)[0], self.read(value));
         let tensor = |part: &str| fold::values(self.model, &format!("{name}.{part}"));
         let (held, classes) = (self.extent(from).channels, self.plan.classes);
-        let weights = PackedWeights::dense(inputs, classes, 1, tensor("weight"), tensor("bias"))?.with_inputs(inputs, held);
-        let pixel = |channels| Extent::new(1, 1, channels);
         let kernel = self.plan.kernels.f32.dense;
+        let weights = PackedWeights::dense(inputs, classes, 1, tensor("weight"), tensor("bias"))?.with_inputs(inputs, held);
+        let weights = kernel.packed(weights);
+        let pixel = |channels| Extent::new(1, 1, channels);
         let conv = Convolution { kernel, input: pixel(held), output: pixel(classes), stride: 1, relu: false };
         let macs = self.macs(linear, inputs);
         self.push(name, Op::Head { from, conv, weights }, [macs, 0]);

@@ -34,8 +34,8 @@ pub struct Measure {
     /// Images at once
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     pub batch: Vec<u32>,
-    /// Number formats: f32; for networks and training also bf16; for networks also auto, which is bf16 if it is measured to be at least 1.1
-    /// times faster here
+    /// Number formats: f32; for networks and training also bf16; for networks also bf16x3, which is near f32 on AMX and f32 elsewhere, and the
+    /// one of bf16 (auto) or bf16x3 (auto-near-f32) and f32 that is measured to be faster here, by 1.1 times at least
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "f32")]
     pub dtype: Vec<Precision>,
     /// Seconds for each combination, over all rounds
