@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::ffi;
+
 /// Bytes of the second level of cache where the system does not tell: what Skylake servers, Zen 4 and Zen 5 have per core.
 const USUAL_SECOND_LEVEL: usize = 1 << 20;
 
@@ -20,18 +22,7 @@ pub(crate) fn second_level_cache() -> usize {
 /// True where convolutions of 64 channels and more are faster in tiles of 6 pixels x 64 channels, which take fewer loads, than in tiles of 14 x
 /// 32: on Intel. Both give the same bits.
 pub fn prefers_wide_tiles() -> bool {
-    is_intel()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn is_intel() -> bool {
-    let leaf = std::arch::x86_64::__cpuid(0);
-    [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel"
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn is_intel() -> bool {
-    false
+    ffi::processor::is_intel()
 }
 
 /// The processor's name; its architecture where the system does not tell.

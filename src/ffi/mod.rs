@@ -3,6 +3,7 @@
 mod bindings;
 mod huge_pages;
 pub(crate) mod memory;
+pub(crate) mod processor;
 #[cfg_attr(
     not(all(target_arch = "x86_64", feature = "c-kernels")),
     allow(dead_code, reason = "named by the generated detection")

@@ -11,12 +11,10 @@ pub(super) fn are_permitted() -> bool {
 
 #[cfg(target_arch = "x86_64")]
 fn are_there() -> bool {
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use super::processor::leaf;
     const BF16: u32 = 1 << 22;
     const TILES: u32 = 1 << 24;
-    // Leaf 7 exists on every processor with AVX-512, which was detected before; it says nothing elsewhere.
-    let has_leaf = __cpuid(0).eax >= 7;
-    has_leaf && __cpuid_count(7, 0).edx & (BF16 | TILES) == BF16 | TILES
+    leaf(0).eax >= 7 && leaf(7).edx & (BF16 | TILES) == BF16 | TILES
 }
 
 #[cfg(not(target_arch = "x86_64"))]
