@@ -91,7 +91,8 @@ const NARROW_ROWS: usize = 14;
 /// Of several chunks of pixels, so wide that a kernel packs columns of the gradient: as one run of pixels, in parts of rows, and in several rows.
 /// And one of 1.6 MB, which goes through the second level of cache in bands of rows.
 fn large_matrix_problems(subject: &Subject, fill: Fill) -> impl Iterator<Item = Convolution> {
-    let problems = [((1, 1), (17, 19), (70, 300)), ((3, 1), (2, 133), (7, 300)), ((3, 1), (9, 30), (6, 352)), ((1, 1), (40, 160), (32, 32))];
+    let problems =
+        [((1, 1), (17, 19), (70, 300)), ((3, 1), (2, 133), (7, 300)), ((3, 1), (9, 30), (6, 352)), ((1, 1), (40, 160), (32, 32))];
     problems.into_iter().map(move |(geometry, size, (inputs, outputs))| {
         Convolution::dense(geometry, size, taken(subject, inputs, outputs), Finish::NONE, fill, 0)
     })
