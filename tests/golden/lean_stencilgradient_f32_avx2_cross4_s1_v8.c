@@ -11,7 +11,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Neighbouring channels; where there is a mask, only the first vector. */
+/* Neighbouring channels; with a mask, only the first vector. */
 typedef struct Values {
   V a, b;
 } Values;
@@ -94,8 +94,13 @@ INLINE void sums_0(const LeanStencilGradientArgs *a, uint64_t column, const M *m
   store_sum(ds + 2 * LEAN_PANEL, east, mask);
   store_sum(ds + 3 * LEAN_PANEL, south, mask);
 }
-static __attribute__((noinline)) void whole_0(const LeanStencilGradientArgs *a, uint64_t column) { sums_0(a, column, 0); }
-static __attribute__((noinline)) void edge_0(const LeanStencilGradientArgs *a, uint64_t column, M mask) { sums_0(a, column, &mask); }
+static __attribute__((noinline)) void whole_0(const LeanStencilGradientArgs *a, uint64_t column) {
+  sums_0(a, column, 0);
+}
+static __attribute__((noinline)) void edge_0(const LeanStencilGradientArgs *a, uint64_t column) {
+  const M mask = a->channels - column < LANES ? m_first(a->channels - column) : m_all();
+  sums_0(a, column, &mask);
+}
 
 void lean_stencilgradient_f32_avx2_cross4_s1_v8_0_0_0(const LeanStencilGradientArgs *a) {
   uint64_t column = 0;
@@ -104,7 +109,6 @@ void lean_stencilgradient_f32_avx2_cross4_s1_v8_0_0_0(const LeanStencilGradientA
   }
   /* Lanes past the last channel hold 0: the panel's padding. */
   for (; column < a->channels; column += LANES) {
-    const M mask = a->channels - column < LANES ? m_first(a->channels - column) : m_all();
-    edge_0(a, column, mask);
+    edge_0(a, column);
   }
 }
