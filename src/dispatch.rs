@@ -17,9 +17,6 @@ use std::sync::OnceLock;
 /// Every stencil has kernels; they lie in the order of [`Stencil::ALL`], which is that of its variants.
 const STENCILS: usize = Stencil::ALL.len();
 
-/// Pixels that runs are whole multiples of, at most: a larger block is two tiles of 16, and works on one.
-const LONGEST_TILE: usize = 16;
-
 /// The portable fused kernels of a type.
 macro_rules! portable_fused {
     ($dtype:literal) => {
@@ -84,7 +81,7 @@ impl<T: Element> KernelsOf<T> {
         match (row.function, stencil) {
             (Function::Conv(function), _) => {
                 let place = stencil.map_or(&mut self.dense, |stencil| &mut self.fused[stencil as usize]);
-                let kernel = ConvKernel::native(row.name, stencil, row.tile.0.min(LONGEST_TILE), function);
+                let kernel = ConvKernel::native(row.name, stencil, row.tile.0, function);
                 let kernel = if row.takes_images { kernel.for_images() } else { kernel };
                 *place = kernel.with_wide_tiles(row.wide_rows).in_wide_tiles(machine::prefers_wide_tiles());
             }

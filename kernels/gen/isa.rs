@@ -61,8 +61,9 @@ const NEON_TUNING: &[&str] = &["-fno-schedule-insns"];
 /// it as of the one for Sapphire Rapids.
 const AVX512_TUNING: &[&str] = &["-mtune=skylake-avx512"];
 
-/// Of the tile unit's kernels too; at -O3 gcc puts vectors on the stack in the loops over columns.
-const TILE_TUNING: &[&str] = &["-mtune=sapphirerapids", "-O2"];
+/// The same for kernels of the tile unit, and no vectors of addresses, which would take the same ports; at -O3 gcc puts vectors on the
+/// stack in the loops over columns.
+const TILE_TUNING: &[&str] = &["-mtune=sapphirerapids", "-O2", "-fno-tree-vectorize", "-fno-tree-slp-vectorize"];
 
 /// AVX-512 with dot products of bf16: of its own tier, and of the vectors beside tiles.
 const AVX512_BF16_FLAGS: &[&str] =

@@ -6,4 +6,5 @@ pub mod name;
 #[path = "../registry.rs"]
 pub mod registry;
 pub mod template;
+pub mod tiles;
 pub mod validate;

@@ -1,6 +1,7 @@
 // Renders the C unit of one row. Undefined names in a template are errors.
 
 use super::registry::Row;
+use super::tiles::{self, Operation};
 use super::validate::PANEL;
 use super::{isa, name};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
@@ -31,7 +32,9 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("conv.c.in", include_str!("../templates/conv.c.in")),
     ("convbf16.c.in", include_str!("../templates/convbf16.c.in")),
     ("convtiles.c.in", include_str!("../templates/convtiles.c.in")),
-    ("imagetiles.c.in", include_str!("../templates/imagetiles.c.in")),
+    ("tileproducts.c.in", include_str!("../templates/tileproducts.c.in")),
+    ("tilerows.c.in", include_str!("../templates/tilerows.c.in")),
+    ("tilecolumns.c.in", include_str!("../templates/tilecolumns.c.in")),
     ("weightgradient.c.in", include_str!("../templates/weightgradient.c.in")),
     ("weightgradientbf16.c.in", include_str!("../templates/weightgradientbf16.c.in")),
     ("weightgradienttiles.c.in", include_str!("../templates/weightgradienttiles.c.in")),
@@ -91,24 +94,72 @@ fn taps(row: &Row) -> Vec<Value> {
     taps_of(row).iter().enumerate().map(describe).collect()
 }
 
-/// The four input rows around two output rows, from the one above on: whether a stencil reads them, and columns beside a pixel of them.
+/// The input rows around two output rows, from the one above on: what both take from a column of each, from west to east.
 fn rows_of_pair(row: &Row) -> Vec<Value> {
+    let taps = taps_of(row);
+    let has_sides = |index: i64| taps.iter().any(|(dy, dx)| *dx != 0 && [*dy, *dy + 1].contains(&(index - 1)));
     let describe = |index: i64| {
-        let of_row = || taps_of(row).iter().filter(move |(dy, _)| [*dy, *dy + 1].contains(&(index - 1)));
-        context! { index => index, is_read => of_row().count() > 0, has_sides => of_row().any(|(_, dx)| *dx != 0) }
+        let of_column = |dx: i64| {
+            let tap = move |second: i64| taps.iter().position(|tap| *tap == (index - 1 - second, dx)).map(|tap| (second, tap));
+            (0..2).filter_map(tap).map(move |(second, tap)| {
+                context! { row => second, tap => tap, column => ["west", "centre", "east"][(dx + 1) as usize] }
+            })
+        };
+        let uses: Vec<Value> = (-1..=1).flat_map(of_column).collect();
+        context! {
+            index => index,
+            name => ["The row above", "The first row", "The second row", "The row below"][index as usize],
+            is_read => !uses.is_empty(),
+            has_sides => has_sides(index),
+            place => (0..index).filter(|index| has_sides(*index)).count(),
+            uses => uses,
+        }
     };
     (0..4).map(describe).collect()
 }
 
-/// Whether a stencil reads columns beside a pixel in all four rows around two, which are too many registers in f32.
-fn keeps_words(row: &Row) -> bool {
-    [(-1, -1), (0, -1), (1, -1)].iter().all(|tap| taps_of(row).contains(tap))
+/// Whether a convolution on tiles walks along two rows at a time: with no taps, or those around a pixel.
+fn has_window(row: &Row) -> bool {
+    taps_of(row).len() <= UNROLLED_TAPS
 }
 
-/// Whether a kernel takes rows of an image as well as runs of pixels.
+/// Columns and steps of 32 inputs of a turn on the tile unit whose columns are unrolled: what the presets have up to 128 channels. With
+/// more, the matrix comes from the second level of cache, and the vectors wait anyway.
+const UNROLLED_TURNS: [(usize, usize); 5] = [(16, 1), (16, 2), (16, 4), (14, 2), (14, 4)];
+
+/// Stencils whose turns are unrolled: those of networks.
+const UNROLLED_STENCILS: [&str; 3] = ["cross4", "cross5", "box9"];
+
+/// The unrolled turns of a row.
+fn unrolled_turns(row: &Row) -> &'static [(usize, usize)] {
+    if row.spatial.is_some_and(|stencil| UNROLLED_STENCILS.contains(&stencil)) { &UNROLLED_TURNS } else { &[] }
+}
+
+/// Operations of the tile unit, as calls of the template's macros.
+fn calls(operations: &[Operation]) -> Vec<Value> {
+    let call = |operation: &Operation| {
+        let (word, arguments) = operation.call();
+        context! { word => word, arguments => arguments }
+    };
+    operations.iter().map(call).collect()
+}
+
+/// An unrolled turn: the operations that follow each column.
+fn unrolled_turn(&(columns, steps): &(usize, usize)) -> Value {
+    let operations = tiles::turn(steps);
+    let parts: Vec<_> = tiles::spread(&operations, columns).into_iter().map(calls).collect();
+    context! { columns => columns, steps => steps, parts => parts }
+}
+
+/// The quarters of a first step, and of a later one, whose inputs are the next ones.
+fn quarters() -> Vec<Vec<Value>> {
+    [true, false].into_iter().flat_map(|first| (0..tiles::SUMS).map(move |sums| calls(&tiles::quarter(sums, 0, first)))).collect()
+}
+
+/// Whether a kernel takes rows of an image instead of a run of pixels.
 pub fn takes_images(row: &Row) -> bool {
     let has_tiles = isa::isa(row.isa).is_some_and(|isa| isa.products == isa::Products::Tile);
-    has_tiles && row.op == "fused" && (1..=UNROLLED_TAPS).contains(&taps_of(row).len())
+    has_tiles && matches!(row.op, "fused" | "dense")
 }
 
 /// Pixels of the tiles that a convolution's kernel has: the larger half, since a call is cut into tiles of nearly equal size, and powers
@@ -135,9 +186,14 @@ const EDGE_SIZES: [usize; 4] = [1, 2, 4, 8];
 /// 32 channels.
 const UNROLLED_TAPS: usize = 9;
 
-/// Taps whose weights stay in registers along the rows of an image. The others are read again for each column, and so are all weights of
-/// stencils that keep columns of four rows.
-const HELD_TAPS: usize = 3;
+/// Taps whose weights stay in registers along two rows on the tile unit; the others are read again for each column. Nine taps leave none.
+fn held_taps(row: &Row) -> usize {
+    match taps_of(row).len() {
+        taps @ 0..=4 => taps,
+        5 => 4,
+        _ => 0,
+    }
+}
 
 /// Pairs of pixels, and of inputs of each, that the gradient of a bf16 matrix puts side by side at a time: 16 KiB, so that they and 8 KiB of
 /// a panel of gradients stay in the first level of cache.
@@ -175,6 +231,8 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
     }
     let (rows, columns) = row.tile;
     let (wide_rows, wide_columns) = wide_tile(row);
+    let pair = rows_of_pair(row);
+    let sided_rows = pair.iter().filter(|row| row.get_attr("has_sides").is_ok_and(|has| has.is_true())).count();
     environment
         .get_template(file)
         .and_then(|template| {
@@ -186,11 +244,15 @@ pub fn render(row: &Row, version: &str) -> Result<String, String> {
                 isa => context! { name => isa.name, products => isa.products.word(), registers => isa.registers },
                 spatial => row.spatial.unwrap_or(""),
                 taps => taps(row),
-                takes_images => takes_images(row),
-                rows_of_pair => rows_of_pair(row),
-                has_sides => taps_of(row).iter().any(|(_, dx)| *dx != 0),
-                keeps_words => keeps_words(row),
-                held_taps => if keeps_words(row) { 0 } else { HELD_TAPS },
+                radius => taps_of(row).iter().map(|(dy, dx)| dy.abs().max(dx.abs())).max().unwrap_or(0),
+                has_window => has_window(row),
+                rows_of_pair => pair,
+                has_sides => sided_rows > 0,
+                sided_rows => sided_rows,
+                held_taps => held_taps(row),
+                quarters => quarters(),
+                unrolled => unrolled_turns(row).iter().map(unrolled_turn).collect::<Vec<_>>(),
+                zero_channels => unrolled_turns(row).iter().map(|(_, steps)| steps * 32).max().unwrap_or(32),
                 tile_sizes => tile_sizes(rows),
                 wide_mr => wide_rows,
                 wide_nr => wide_columns,

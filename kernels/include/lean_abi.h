@@ -9,8 +9,8 @@
  *       matrix [panel][k][32], stencil [panel][tap][channel of the group][32], bias, scale and shift [panel][32].
  *   P4  The processor has the kernel's instruction set.
  *   P5  The floating-point environment is the default one (MXCSR, FPCR).
- *   P6  Kernels of the tile unit: the process may use it, and no tiles are configured on this thread. Of calls of a convolution that follow each
- *       other on a thread, the first has LEAN_FIRST and the last LEAN_LAST, and no other code on this thread uses tiles in between.
+ *   P6  Kernels of the tile unit: the process may use it, and no tiles are configured on this thread. A call configures them and
+ *       releases them.
  *
  * Members named `fetch` are memory that is wanted soon. Kernels bring it into the second level of cache and neither read nor write it:
  * any address will do.
@@ -28,15 +28,16 @@
 
 #define LEAN_PANEL 32
 
+/* The largest step of a strided convolution. */
+#define LEAN_STRIDE 4
+
 /* Flags of LeanConvArgs and of the elementwise kernels. */
 #define LEAN_FROM_OUTPUT 1 /* start from y instead of the bias (a later block of k) */
 #define LEAN_SCALE 2       /* y = y * scale + shift, one fused multiply-add */
 #define LEAN_RESIDUAL 4    /* then y = y + residual */
 #define LEAN_RELU 8        /* then y = y < 0 ? +0 : y */
 #define LEAN_ACCUMULATE 16 /* gradients: add to what the output holds */
-#define LEAN_FIRST 32      /* P6: configures the tiles */
-#define LEAN_LAST 64       /* P6: releases the tiles */
-#define LEAN_WIDE 128      /* convolutions: tiles of two panels, where the kernel has them; the same result */
+#define LEAN_WIDE 32       /* convolutions: tiles of two panels, where the kernel has them; the same result */
 
 /* Most pixels of one call of a convolution: the bits of a mask. */
 #define LEAN_PIXELS 64
@@ -71,11 +72,15 @@ typedef struct LeanConvArgs {
   uint64_t flags;
   uint64_t fetch[8];        /* addresses of LEAN_FETCHES runs */
   uint64_t fetch_lines[8];  /* cache lines of 64 bytes of each */
-  /* Kernels that take rows of an image do so where `height` is not 0: lean kernels at stride 1 that add all inputs. `tap`, `inside`, `x`,
-   * `y`, `residual` and `pixels` mean nothing then. */
-  uint64_t height, width;   /* output rows, and pixels of each */
-  const void *const *x_rows; /* pixel 0 of height + 2 input rows, from the one above the first output row on; 0: outside the image */
-  void *const *y_rows;      /* of `height` rows */
+  /* Kernels of the tile unit take rows of an image instead of a run of pixels: `tap`, `inside`, `x`, `y`, `residual`, `pixels`, `k0` and
+   * `k1` mean nothing to them, and they add all inputs. */
+  uint64_t height, width;    /* output rows, and pixels of each */
+  uint64_t stride;           /* input pixels, and rows, from an output to the next */
+  uint64_t x_width;          /* lean kernels: input pixels of a row */
+  /* Pixel 0 of each input row, from the uppermost that the first output row reads to the lowest of the last one. Lean kernels: 0 for a row
+   * outside the image. */
+  const void *const *x_rows;
+  void *const *y_rows;       /* of `height` rows */
   const void *const *residual_rows; /* with LEAN_RESIDUAL */
 } LeanConvArgs;
 

@@ -2,14 +2,13 @@
 #![allow(missing_docs, dead_code, reason = "documented in lean_abi.h; Rust needs not all of it")]
 
 pub const LEAN_PANEL: u32 = 32;
+pub const LEAN_STRIDE: u32 = 4;
 pub const LEAN_FROM_OUTPUT: u32 = 1;
 pub const LEAN_SCALE: u32 = 2;
 pub const LEAN_RESIDUAL: u32 = 4;
 pub const LEAN_RELU: u32 = 8;
 pub const LEAN_ACCUMULATE: u32 = 16;
-pub const LEAN_FIRST: u32 = 32;
-pub const LEAN_LAST: u32 = 64;
-pub const LEAN_WIDE: u32 = 128;
+pub const LEAN_WIDE: u32 = 32;
 pub const LEAN_PIXELS: u32 = 64;
 pub const LEAN_FETCHES: u32 = 8;
 pub const LEAN_GRADIENT_FETCHES: u32 = 2;
@@ -45,6 +44,8 @@ pub struct LeanConvArgs {
     pub fetch_lines: [u64; 8usize],
     pub height: u64,
     pub width: u64,
+    pub stride: u64,
+    pub x_width: u64,
     pub x_rows: *const *const ::core::ffi::c_void,
     pub y_rows: *const *mut ::core::ffi::c_void,
     pub residual_rows: *const *const ::core::ffi::c_void,

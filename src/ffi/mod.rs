@@ -29,7 +29,7 @@ pub(crate) struct Kernel {
     pub(crate) tile: (usize, usize),
     /// Pixels of the second tile of a convolution, of two panels; 0 for none.
     pub(crate) wide_rows: usize,
-    /// Whether a convolution takes rows of an image as well as runs of pixels.
+    /// Whether a convolution takes rows of an image instead of runs of pixels.
     pub(crate) takes_images: bool,
     /// Its address.
     pub(crate) function: Function,

@@ -10,8 +10,7 @@ use super::target::Target;
 use super::upcoming::Ahead;
 use crate::conv::pack::{PANEL, PackedWeights};
 use crate::ffi::{
-    LEAN_FETCHES, LEAN_FIRST, LEAN_FROM_OUTPUT, LEAN_LAST, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LEAN_WIDE,
-    LeanConvArgs,
+    LEAN_FETCHES, LEAN_FROM_OUTPUT, LEAN_PIXELS, LEAN_RELU, LEAN_RESIDUAL, LEAN_SCALE, LEAN_STRIDE, LEAN_WIDE, LeanConvArgs,
 };
 use crate::machine;
 use crate::stencil::Stencil;
@@ -29,7 +28,7 @@ pub struct ConvKernel<T = f32> {
     stencil: Option<Stencil>,
     /// Whether the stencil's taps read groups of several channels.
     is_grouped: bool,
-    /// Whether the kernel takes rows of an image as well as runs of pixels.
+    /// Whether the kernel takes rows of an image instead of runs of pixels.
     takes_images: bool,
     /// Pixels of a full tile.
     tile_rows: usize,
@@ -124,7 +123,7 @@ impl<T: Element> ConvKernel<T> {
         ConvKernel { stencil: Some(stencil), is_grouped: true, ..self }
     }
 
-    /// The same kernel, which takes rows of an image as well as runs of pixels.
+    /// The same kernel, which takes rows of an image instead of runs of pixels.
     pub(crate) fn for_images(self) -> Self {
         ConvKernel { takes_images: true, ..self }
     }
@@ -191,7 +190,7 @@ impl<T: Element> ConvKernel<T> {
         check(call, self);
         match (self.native, self.stencil) {
             (None, _) => T::convolve(call),
-            (Some(native), Some(_)) if self.takes_images && images::are_rows_of_image(call) => images::run(native, call),
+            (Some(native), _) if self.takes_images => images::run(native, call),
             (Some(native), Some(stencil)) => fused(native, stencil, self.tiles(call), call),
             (Some(native), None) => dense(native, self.tiles(call), call),
         }
@@ -216,6 +215,8 @@ fn check<T: Element>(call: &ConvCall<'_, T>, kernel: &ConvKernel<T>) {
     let whole_groups = call.k.start.is_multiple_of(T::INPUTS_TOGETHER) && call.k.end.is_multiple_of(T::INPUTS_TOGETHER);
     assert!(whole_groups, "inputs that lie side by side go together");
     assert!(call.rows.end <= call.height, "rows outside the image");
+    assert!(!kernel.takes_images || call.k == (0..weights.row_length), "these kernels add all inputs");
+    assert!(!kernel.takes_images || call.stride <= LEAN_STRIDE as usize, "these kernels know no larger stride");
     assert!(call.k.end <= weights.row_length && call.k.start <= call.k.end, "range of k");
     let panels = call.y.panels(weights.channels);
     assert!(call.panels.start >= panels.start && call.panels.end <= panels.end, "panels of another task");
@@ -291,17 +292,13 @@ pub(super) fn arguments<T: Element>(call: &ConvCall<'_, T>) -> LeanConvArgs {
         fetch: [0; LEAN_FETCHES as usize],
         fetch_lines: [0; LEAN_FETCHES as usize],
         height: 0,
-        width: 0,
+        width: call.width as u64,
+        stride: call.stride as u64,
+        x_width: call.input.1 as u64,
         x_rows: ptr::null(),
         y_rows: ptr::null(),
         residual_rows: ptr::null(),
     }
-}
-
-/// The flags of a run of `count` pixels, `done` of all of the call's: the first one configures the tiles that the last one releases (P6).
-fn flags_of_run(flags: u64, (done, count, total): (usize, usize, usize)) -> u64 {
-    let flag = |is_set: bool, flag: u32| if is_set { u64::from(flag) } else { 0 };
-    flags | flag(done == 0, LEAN_FIRST) | flag(done + count == total, LEAN_LAST)
 }
 
 /// Base addresses of output and residual.
@@ -377,7 +374,8 @@ fn fused<T: Element>(native: Native, stencil: Stencil, tiles: Tiles, call: &mut 
     let mut args = arguments(call);
     let bases = Bases::of(call);
     let (width, stride) = (call.width, call.stride);
-    let (ahead, flags, all_pixels) = (call.ahead, args.flags | tiles.flag, call.rows.len() * width);
+    args.flags |= tiles.flag;
+    let (ahead, all_pixels) = (call.ahead, call.rows.len() * width);
     let mut h0 = call.rows.start;
     while h0 < call.rows.end {
         let end = if stride == 1 { run_end(call, h0) } else { h0 + 1 };
@@ -393,13 +391,11 @@ fn fused<T: Element>(native: Native, stencil: Stencil, tiles: Tiles, call: &mut 
             }
             args.x[0] = neighbour(call.x, (first.0 * stride, first.1 * stride), (0, 0)).cast();
             bases.set(&mut args, first.0, first.1, count);
-            let part = ((h0 - call.rows.start) * width + done, count, all_pixels);
-            ahead.set::<T>(&mut args, part);
-            args.flags = flags_of_run(flags, part);
+            ahead.set::<T>(&mut args, ((h0 - call.rows.start) * width + done, count, all_pixels));
             // SAFETY: P1 by `check`: the pixels lie in `rows` x `width`, whose outputs, residuals and inputs (with the neighbours
             // that exist; `inside` masks the others) lie in their slices, and `run_end` made sure that they lie side by side.
             // P2: nobody else touches the panels that `y` lends, and a residual is disjoint or y itself. P3 by `check`.
-            // P4 by `ConvKernel::native`. P5: Rust code runs in the default environment. P6: `ffi::detected` asked, `flags_of_run`.
+            // P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
             unsafe { native(&raw const args) };
             done += count;
         }
@@ -432,7 +428,8 @@ fn dense<T: Element>(native: Native, tiles: Tiles, call: &mut ConvCall<'_, T>) {
     let Source { data, layout } = call.x;
     let merge = call.weights.rows == 1 && call.stride == 1;
     let at_once = if merge { call.panels.len().max(1) } else { panels_at_once(call, tiles) };
-    let (ahead, flags, pixels) = (call.ahead, args.flags | tiles.flag, call.rows.len() * call.width);
+    args.flags |= tiles.flag;
+    let (ahead, pixels) = (call.ahead, call.rows.len() * call.width);
     let all_pixels = pixels * call.panels.len().div_ceil(at_once);
     for (turn, panel) in call.panels.clone().step_by(at_once).enumerate() {
         args.panel0 = panel as u64;
@@ -451,11 +448,9 @@ fn dense<T: Element>(native: Native, tiles: Tiles, call: &mut ConvCall<'_, T>) {
                 bases.set(&mut args, h, done, count);
                 let part = (turn * pixels + (h - call.rows.start) * call.width + done, count, all_pixels);
                 ahead.set::<T>(&mut args, part);
-                args.flags = flags_of_run(flags, part);
                 // SAFETY: P1 by `check`: output pixel (h, w) reads `row_length` values from pixel w * stride of rows h * stride +
                 // 0..rows, all of which lie in the slice. P2: nobody else touches the panels that `y` lends, and a residual is disjoint
-                // or y itself. P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment. P6:
-                // `ffi::detected` asked, `flags_of_run`.
+                // or y itself. P3 by `check`. P4 by `ConvKernel::native`. P5: Rust code runs in the default environment.
                 unsafe { native(&raw const args) };
                 done += count;
             }

@@ -114,7 +114,7 @@ fn rounded(mut problem: Convolution, fill: Fill) -> Convolution {
 /// Lean or dense convolutions, as the kernel has it: tiles of every size, several runs in one call, strides, epilogues in turn.
 fn problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
     let pixels = subject.tile.pixels;
-    let mut sizes: Vec<(usize, usize)> = vec![(1, 1), (2, 2), (3, 3), (5, 7), (9, 29), (1, 150), (13, 11), (3, 61)];
+    let mut sizes: Vec<(usize, usize)> = vec![(1, 1), (2, 2), (3, 3), (5, 7), (9, 29), (1, 150), (13, 11), (3, 61), (150, 1)];
     sizes.extend((1..=pixels + 1).flat_map(|count| [(1, count), (count, 1), (2, count)]));
     let sizes = sizes.into_iter().step_by(step).enumerate();
     let problem = |(index, (h, w)): (usize, (usize, usize))| {
@@ -131,7 +131,20 @@ fn problems(subject: &Subject, fill: Fill, step: usize) -> Vec<Convolution> {
         };
         rounded(problem, fill)
     };
-    sizes.map(problem).collect()
+    let whole = subject.stencil.into_iter().flat_map(|stencil| whole_blocks(stencil, fill)).step_by(step);
+    sizes.map(problem).chain(whole).collect()
+}
+
+/// Lean convolutions of whole blocks of 16 and 14 columns, which the tile unit's kernels unroll, with columns and rows that are left over.
+fn whole_blocks(stencil: Stencil, fill: Fill) -> Vec<Convolution> {
+    let mut problems = Vec::new();
+    for (index, added) in [Added::Nothing, Added::Rows, Added::InPlace].into_iter().enumerate() {
+        for (w, channels) in [(32, 32), (32, 64), (16, 128), (42, 64), (28, 128), (31, 64)] {
+            let finish = Finish { scale: false, added, relu: (index + channels / 32).is_multiple_of(2) };
+            problems.push(rounded(Convolution::lean(stencil, (5, w, channels), finish, fill, (w + index) as u64), fill));
+        }
+    }
+    problems
 }
 
 fn kernel(subject: &Subject) -> ConvKernel<bf16> {

@@ -10,6 +10,11 @@
 #define TILE_ROWS 16
 #define TILE_BYTES 64
 
+/* Some lanes of bf16: `count` of them from `first` on. The others are not read. */
+typedef __mmask32 WM;
+static inline WM wm_range(uint64_t first, uint64_t count) { return (WM)(((UINT64_C(1) << count) - 1) << first); }
+static inline W w_load_over(W x, const uint16_t *p, WM m) { return _mm512_mask_loadu_epi16(x, m, p); } /* the others stay */
+
 /* 128 bits of each of four pixels. */
 static inline W w_load_quarters(const uint16_t *from, const int64_t *at) {
   W quarters = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(from + at[0])));
@@ -40,52 +45,32 @@ static inline void w_store_transposed(uint16_t *p, const uint16_t *from, const i
   }
 }
 
-/* Operations with a constant, which stays in memory where there is no register for it: from intrinsics gcc would make it anew in each turn
- * of a loop, on the port of shuffles. */
+/* Constants of what is below, which have to stay in registers: gcc would make them anew at each use, on the port of shuffles. */
+typedef struct WordConstants {
+  W even, odd;               /* an order of bytes, and a mask */
+  W relu_offset, relu_limit; /* as numbers of 16 bits without sign */
+} WordConstants;
 #if defined(__GNUC__) && !defined(__clang__)
-#define WITH_CONSTANT(result, instruction, x, constant) __asm__(instruction " %2, %1, %0" : "=v"(result) : "v"(x), "vm"(constant))
+#define KEEP(x) __asm__("" : "+v"(x))
 #else
-#define WITH_CONSTANT(result, instruction, x, constant) __asm__(instruction " %2, %1, %0" : "=v"(result) : "v"(x), "v"(constant))
+#define KEEP(x)
 #endif
+static inline __attribute__((always_inline)) WordConstants w_constants(int has_relu) {
+  WordConstants c = {_mm512_set4_epi32(0x0d0cffff, 0x0908ffff, 0x0504ffff, 0x0100ffff), _mm512_set1_epi32((int)0xffff0000),
+                     _mm512_set1_epi16(0x7fff), _mm512_set1_epi16(has_relu ? 0x7f80 : 0)};
+  KEEP(c.even);
+  KEEP(c.odd);
+  KEEP(c.relu_offset);
+  KEEP(c.relu_limit);
+  return c;
+}
 /* v_even on the port of shuffles, and v_odd: beside tiles, shifts have only the port of FMA. */
-static inline V v_even_beside_tiles(W x) {
-  const W words = _mm512_set4_epi32(0x0d0cffff, 0x0908ffff, 0x0504ffff, 0x0100ffff);
-  V even;
-  WITH_CONSTANT(even, "vpshufb", x, words);
-  return even;
-}
-static inline V v_odd_beside_tiles(W x) {
-  V odd;
-  WITH_CONSTANT(odd, "vpandd", x, _mm512_set1_epi32((int)0xffff0000));
-  return odd;
-}
-/* The same, where each `use` of a value is to widen it again instead of keeping a register. */
-#if defined(__GNUC__) && !defined(__clang__)
-static inline __attribute__((always_inline)) W w_again(W x, const int use) {
-  __asm__("# use %1" : "+v"(x) : "i"(use));
-  return x;
-}
-#else
-static inline W w_again(W x, int use) { return (void)use, x; }
-#endif
-static inline __attribute__((always_inline)) V v_even_again(W x, const int use) { return v_even_beside_tiles(w_again(x, use)); }
-static inline __attribute__((always_inline)) V v_odd_again(W x, const int use) { return v_odd_beside_tiles(w_again(x, use)); }
-#define EIGHT(x) x, x, x, x, x, x, x, x
-#define ALL(x) {EIGHT(x), EIGHT(x), EIGHT(x), EIGHT(x)}
-static const uint16_t relu_words[2][2 * LANES] __attribute__((aligned(64))) = {ALL(0x7fff), ALL(0x7f7f)};
-/* y < 0 ? +0 : y of rounded words: 0x8001 to 0xff80, the bits of negative numbers and of -inf, become zero; -0 and NaN stay.
+static inline V v_even_by(const WordConstants *c, W x) { return _mm512_castsi512_ps(_mm512_shuffle_epi8(x, c->even)); }
+static inline V v_odd_by(const WordConstants *c, W x) { return _mm512_castsi512_ps(_mm512_and_si512(x, c->odd)); }
+/* With ReLU, y < 0 ? +0 : y of rounded words: 0x8001 to 0xff80, the bits of negative numbers and of -inf, become zero; -0 and NaN stay.
  * On f32 it would take the port of FMA twice. */
-static inline W w_relu(W x) {
-#if defined(__GNUC__) && !defined(__clang__)
-  W from_least;
-  __mmask32 stays;
-  __asm__("vpaddw %2, %1, %0" : "=v"(from_least) : "v"(x), "m"(relu_words[0]));
-  __asm__("vpcmpnleuw %2, %1, %0" : "=Yk"(stays) : "v"(from_least), "m"(relu_words[1]));
-#else
-  const W from_least = _mm512_add_epi16(x, w_load(relu_words[0]));
-  const __mmask32 stays = _mm512_cmpgt_epu16_mask(from_least, w_load(relu_words[1]));
-#endif
-  return _mm512_maskz_mov_epi16(stays, x);
+static inline W w_relu(const WordConstants *c, W x) {
+  return _mm512_maskz_mov_epi16(_mm512_cmpge_epu16_mask(_mm512_add_epi16(x, c->relu_offset), c->relu_limit), x);
 }
 
 #ifndef LEAN_TILE_MODEL
