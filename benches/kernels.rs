@@ -12,6 +12,7 @@ mod data;
 #[allow(dead_code, reason = "the names and the rows are all that is needed here")]
 mod generator;
 
+use aligned_vec::AVec;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use data::values;
@@ -209,10 +210,8 @@ fn rounded(values: &[f32]) -> Vec<bf16> {
     values.iter().copied().map(bf16::from_f32).collect()
 }
 
-fn values_of<T: Element>(count: usize) -> Aligned<T> {
-    let mut typed = Aligned::filled(count, T::default());
-    typed.iter_mut().zip(values(count).iter()).for_each(|(to, value)| *to = T::nearest(*value));
-    typed
+fn values_of<T: Element>(count: usize) -> AVec<T> {
+    AVec::from_iter(64, values(count).iter().map(|value| T::nearest(*value)))
 }
 
 fn convolve<T: Element>(
@@ -263,13 +262,13 @@ fn stencil_gradient<T: Element>(kernel: StencilGradientKernel<T>, x: &[T], g: &[
 
 /// Memory of the elementwise operators.
 struct Buffers<T> {
-    a: Aligned<T>,
-    b: Aligned<T>,
-    y: Aligned<T>,
+    a: AVec<T>,
+    b: AVec<T>,
+    y: AVec<T>,
     p: Aligned,
     q: Aligned,
     r: Aligned,
-    small: Aligned<T>,
+    small: AVec<T>,
     sums: (Vec<f64>, Vec<f64>),
 }
 

@@ -22,6 +22,7 @@ pub mod isa;
 mod kernel;
 mod log;
 pub mod machine;
+mod memory;
 mod named_enum;
 pub mod net;
 #[cfg(feature = "onnx")]

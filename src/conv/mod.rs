@@ -13,7 +13,7 @@
 //! Taps may read groups of channels ([`ConvDesc::with_group_size`], `LeanConvNets`), and strides of 2 and 4 leave out outputs.
 //!
 //! Activations are f32, channels last: [images, height, width, channels], without gaps. They may begin anywhere; from the start of a cache
-//! line on (64 bytes), layers of few channels run up to an eighth faster. After the sum comes the epilogue, each part
+//! line on (64 bytes, as the crate `aligned-vec` allocates), layers of few channels run up to an eighth faster. After the sum comes the epilogue, each part
 //! of it if asked for: times scale plus shift per channel ([`PackedWeights::with_scale`]), plus a residual, ReLU.
 //!
 //! Every output is one chain of fused multiply-adds in a fixed order, so its bits depend neither on the number of threads, nor on

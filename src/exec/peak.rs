@@ -9,8 +9,8 @@ use super::region::{Program, Region};
 use crate::conv::pack::PANEL;
 use crate::dispatch::Kernels;
 use crate::error::Result;
-use crate::ffi::memory::Aligned;
 use crate::isa::Isa;
+use crate::memory::{Aligned, filled};
 
 /// Independent chains of additions; whole blocks of the kernels of all instruction sets.
 const CHAINS: usize = 384;
@@ -109,7 +109,7 @@ fn gflops(operands: Operands, pool: &Pool, isa: Isa, duration: Duration) -> Resu
     if !is_compiled {
         return Ok(None);
     }
-    let (x, weights) = (Aligned::filled(ROWS * INPUTS, 1e-3), Aligned::filled(INPUTS * PANEL, 1e-3));
+    let (x, weights) = (filled(ROWS * INPUTS, 1e-3), filled(INPUTS * PANEL, 1e-3));
     let program = Multiplications { kernels, operands, tasks: TASKS_PER_THREAD * pool.threads(), x, weights };
     let flops = (operands.flops() * program.tasks) as f64;
     let mut region = Region::default();

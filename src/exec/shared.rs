@@ -9,10 +9,10 @@ use std::ops::{Deref, DerefMut, Range};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use crate::conv::pack;
-use crate::ffi::memory::{Aligned, Arena, LINE};
 use crate::kernel::rows::Layout;
 use crate::kernel::target::Target;
 use crate::kernel::upcoming::Upcoming;
+use crate::memory::{Aligned, LINE, filled};
 
 /// State of a tile: in the lower half the number of its readers, in the upper half a bit for every panel that is being written.
 type State = AtomicU64;
@@ -60,19 +60,9 @@ impl<T: Copy + Default> SharedBuffer<T> {
 
     /// Tiles that are rows of pixels of `pixel` values each, for writers of some panels of all pixels of a row.
     pub(crate) fn of_pixels(tiles: usize, tile: usize, pixel: usize) -> Self {
-        SharedBuffer::in_arena((tiles, tile, pixel), &mut Arena::new(SharedBuffer::<T>::bytes_in_arena(tiles, tile)))
-    }
-
-    /// Bytes that tiles take in an arena, with their place in a page.
-    pub(crate) fn bytes_in_arena(tiles: usize, tile: usize) -> usize {
-        PAGE_LINES * LINE + Arena::bytes_of::<T>(tiles * tile)
-    }
-
-    /// [`SharedBuffer::of_pixels`] in an arena.
-    pub(crate) fn in_arena((tiles, tile, pixel): (usize, usize, usize), arena: &mut Arena) -> Self {
         assert!(pixel == tile || tile.is_multiple_of(pixel), "rows of whole pixels");
         let start = first_line() * LINE / size_of::<T>();
-        let mut memory = arena.filled(start + tiles * tile, T::default());
+        let mut memory = filled(start + tiles * tile, T::default());
         let address = memory[start..].as_mut_ptr();
         SharedBuffer {
             memory: UnsafeCell::new(memory),

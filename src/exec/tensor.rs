@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::exec::shared::{Read, SharedBuffer, Write, WritePart};
-use crate::ffi::memory::Arena;
 use crate::kernel::rows::Layout;
 use crate::kernel::upcoming::Upcoming;
 
@@ -67,17 +66,7 @@ pub(crate) struct Activations<T = f32> {
 impl<T: Copy + Default> Activations<T> {
     /// Zeros for `images` images.
     pub(crate) fn new(images: usize, extent: Extent) -> Self {
-        Activations::in_arena(images, extent, &mut Arena::new(Activations::<T>::bytes_in_arena(images, extent)))
-    }
-
-    /// Bytes that so many images take in an arena.
-    pub(crate) fn bytes_in_arena(images: usize, extent: Extent) -> usize {
-        SharedBuffer::<T>::bytes_in_arena(images * extent.rows(), extent.row())
-    }
-
-    /// Zeros for `images` images, in an arena.
-    pub(crate) fn in_arena(images: usize, extent: Extent, arena: &mut Arena) -> Self {
-        let buffer = SharedBuffer::in_arena((images * extent.rows(), extent.row(), extent.channels), arena);
+        let buffer = SharedBuffer::of_pixels(images * extent.rows(), extent.row(), extent.channels);
         Activations { extent, buffer: Arc::new(buffer), row_tiles: 1 }
     }
 

@@ -1,8 +1,7 @@
 //! The generated kernels as the linker sees them. The only `extern "C"` of the crate.
 
 mod bindings;
-mod huge_pages;
-pub(crate) mod memory;
+pub(crate) mod huge_pages;
 pub(crate) mod processor;
 #[cfg_attr(
     not(all(target_arch = "x86_64", feature = "c-kernels")),

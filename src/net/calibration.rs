@@ -84,9 +84,9 @@ mod measurement {
     use crate::exec::segment::Convolution;
     use crate::exec::tensor::Extent;
     use crate::ffi;
-    use crate::ffi::memory::Aligned;
     use crate::kernel::rows::Residual;
     use crate::kernel::target::Target;
+    use crate::memory::{Aligned, filled};
     use crate::stencil::Stencil;
 
     /// The image: with its output and the weights it stays in the second level of cache, as in a stage of a network.
@@ -128,7 +128,7 @@ mod measurement {
             let mut weights = PackedWeights::zeros(Some(STENCIL), 1, CHANNELS, CHANNELS);
             weights.matrix.fill(0.01);
             weights.stencil.fill(0.1);
-            let image = |value| Aligned::filled(extent.elements(), T::nearest(value));
+            let image = |value| filled(extent.elements(), T::nearest(value));
             Some(Subject {
                 convolution: Convolution { kernel, input: extent, output: extent, stride: 1, relu: true },
                 weights: T::packed(&kernel, weights),

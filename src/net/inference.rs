@@ -7,7 +7,6 @@ use crate::error::Result;
 use crate::exec::activation::Activation;
 use crate::exec::pool::Pool;
 use crate::exec::region::Region;
-use crate::ffi::memory::Arena;
 use crate::isa::Isa;
 use crate::net::images::Images;
 use crate::net::op::Op;
@@ -54,16 +53,8 @@ pub(super) struct Engine<T: Activation> {
 }
 
 impl<T: Activation> Engine<T> {
-    /// Weights and activations go to one arena, so that they share huge pages.
-    pub(super) fn new(mut plan: Plan<T>, max_batch: usize, threads: usize, timing: bool) -> Self {
-        let memory_bytes = Memory::bytes_in_arena(&plan, max_batch, threads);
-        let mut arena = Arena::new(plan.weight_bytes_in_arena() + memory_bytes);
-        plan.move_weights(&mut arena);
-        let memory = Memory::in_arena(&plan, max_batch, threads, &mut arena);
-        Engine::with_memory(Arc::new(plan), max_batch, memory, timing)
-    }
-
-    fn with_memory(plan: Arc<Plan<T>>, max_batch: usize, memory: Memory<T>, timing: bool) -> Self {
+    pub(super) fn new(plan: Arc<Plan<T>>, max_batch: usize, threads: usize, timing: bool) -> Self {
+        let memory = Memory::new(&plan, max_batch, threads);
         let timer = timing.then(|| Timer::new(&plan));
         Engine { plan, max_batch, memory, timer }
     }
@@ -71,8 +62,7 @@ impl<T: Activation> Engine<T> {
 
 impl<T: Activation> Inference for Engine<T> {
     fn fork(&self, threads: usize) -> Box<dyn Inference> {
-        let memory = Memory::new(&self.plan, self.max_batch, threads);
-        Box::new(Engine::with_memory(Arc::clone(&self.plan), self.max_batch, memory, self.timer.is_some()))
+        Box::new(Engine::new(Arc::clone(&self.plan), self.max_batch, threads, self.timer.is_some()))
     }
 
     fn run(&mut self, images: Images<'_>, pool: &Pool, region: &mut Region, logits: &mut [f32]) -> Result<()> {

@@ -5,7 +5,6 @@ use crate::conv::pack::PackedWeights;
 use crate::exec::activation::Activation;
 use crate::exec::segment::{Convolution, InPlaceBlock, PooledConvolution};
 use crate::exec::window_pool::WindowPool;
-use crate::ffi::memory::Arena;
 
 /// A tensor of the plan: an index of [`Plan::tensors`](super::plan::Plan::tensors).
 pub(crate) type TensorId = usize;
@@ -89,26 +88,6 @@ impl<T: Activation> Op<T> {
             Op::Block { weights, .. } => weights.iter().map(PackedWeights::bytes).sum(),
             Op::Head { weights, .. } => weights.bytes(),
             _ => 0,
-        }
-    }
-
-    /// Bytes that the packed weights take in an arena.
-    pub(crate) fn weight_bytes_in_arena(&self) -> usize {
-        match self {
-            Op::Convolve { weights, .. } | Op::PooledConvolve { weights, .. } => weights.bytes_in_arena(),
-            Op::Block { weights, .. } => weights.iter().map(PackedWeights::bytes_in_arena).sum(),
-            Op::Head { weights, .. } => weights.bytes_in_arena(),
-            _ => 0,
-        }
-    }
-
-    /// Moves the packed weights to an arena.
-    pub(crate) fn move_weights(&mut self, arena: &mut Arena) {
-        match self {
-            Op::Convolve { weights, .. } | Op::PooledConvolve { weights, .. } => weights.move_to(arena),
-            Op::Block { weights, .. } => weights.iter_mut().for_each(|weights| weights.move_to(arena)),
-            Op::Head { weights, .. } => weights.move_to(arena),
-            _ => {}
         }
     }
 }

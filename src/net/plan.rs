@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::conv::pack::PackedWeights;
 use crate::dispatch::Kernels;
@@ -9,7 +10,6 @@ use crate::error::{Error, Result};
 use crate::exec::activation::Activation;
 use crate::exec::segment::{Convolution, InPlaceBlock, PooledConvolution};
 use crate::exec::tensor::Extent;
-use crate::ffi::memory::Arena;
 use crate::kernel::conv::ConvKernel;
 use crate::net::architecture::{Block, ConnectionForm, Operator};
 use crate::net::fold;
@@ -27,13 +27,6 @@ pub(crate) struct PlannedTensor {
     pub(crate) between_stages: bool,
     /// True if every step that writes it is followed by those that read it: other steps may use its memory after that.
     pub(crate) is_scratch: bool,
-}
-
-impl PlannedTensor {
-    /// Images that it holds: one per worker, or per image of a batch where several stages use it.
-    pub(crate) fn images(&self, max_batch: usize, workers: usize) -> usize {
-        if self.between_stages { max_batch } else { workers }
-    }
 }
 
 /// Activations of a group of images that go through a stage together, in bytes: what stays in the second level of cache.
@@ -54,7 +47,7 @@ pub(crate) struct Plan<T> {
 
 impl<T: Activation> Plan<T> {
     /// The plan of a model on one instruction set.
-    pub(crate) fn new(model: &Model, kernels: &'static Kernels) -> Result<Self> {
+    pub(crate) fn new(model: &Model, kernels: &'static Kernels) -> Result<Arc<Self>> {
         let network = match model.description() {
             Description::Network(network) => network,
             Description::Graph(graph) => return graph::lower(model, graph, kernels),
@@ -68,17 +61,7 @@ impl<T: Activation> Plan<T> {
             input: network.input(),
             classes: network.classes(),
         };
-        Lowering { model, network, plan }.run()
-    }
-
-    /// Bytes that all packed weights take in an arena.
-    pub(crate) fn weight_bytes_in_arena(&self) -> usize {
-        self.steps.iter().map(|step| step.op.weight_bytes_in_arena()).sum()
-    }
-
-    /// Moves all packed weights to an arena, side by side in the order of use.
-    pub(crate) fn move_weights(&mut self, arena: &mut Arena) {
-        self.steps.iter_mut().for_each(|step| step.op.move_weights(arena));
+        Lowering { model, network, plan }.run().map(Arc::new)
     }
 
     /// The steps of a stage.

@@ -9,11 +9,10 @@ use crate::exec::region::Program;
 use crate::exec::segment::Convolution;
 use crate::exec::shared::SharedBuffer;
 use crate::exec::tensor::{Activations, Extent, copy_rows_inside};
-use crate::ffi::memory::Arena;
 use crate::kernel::rows::Residual;
 use crate::net::images::Images;
 use crate::net::op::{Op, TensorId};
-use crate::net::plan::{Plan, PlannedTensor};
+use crate::net::plan::Plan;
 use crate::net::split::{self, Cut, Part};
 use crate::net::timing::{Lap, Timer};
 
@@ -30,34 +29,26 @@ pub(super) struct Memory<T> {
 
 impl<T: Activation> Memory<T> {
     pub(super) fn new(plan: &Plan<T>, max_batch: usize, workers: usize) -> Self {
-        let mut arena = Arena::new(Memory::bytes_in_arena(plan, max_batch, workers));
-        Memory::in_arena(plan, max_batch, workers, &mut arena)
-    }
-
-    /// Bytes that [`Memory::in_arena`] takes there.
-    pub(super) fn bytes_in_arena(plan: &Plan<T>, max_batch: usize, workers: usize) -> usize {
-        let tensors = plan.tensors.iter();
+        let images = |between_stages| if between_stages { max_batch } else { workers };
         let activations =
-            tensors.map(|tensor| Activations::<T>::bytes_in_arena(tensor.images(max_batch, workers), tensor.extent));
-        activations.sum::<usize>() + SharedBuffer::<T>::bytes_in_arena(workers, scratch_elements(plan))
-    }
-
-    /// Memory whose tensors lie in an arena, but for the few values of the head.
-    pub(super) fn in_arena(plan: &Plan<T>, max_batch: usize, workers: usize, arena: &mut Arena) -> Self {
-        let mut tensor = |tensor: &PlannedTensor| Activations::in_arena(tensor.images(max_batch, workers), tensor.extent, arena);
-        let activations = plan.tensors.iter().map(&mut tensor).collect();
+            plan.tensors.iter().map(|tensor| Activations::new(images(tensor.between_stages), tensor.extent)).collect();
         let group = plan.group(plan.stages.len() - 1, max_batch, 1);
+        let scratch = |op: &Op<T>| match op {
+            Op::Block { block, .. } => block.ring_elements(),
+            Op::PooledConvolve { pair, .. } => pair.scratch_elements(),
+            _ => 0,
+        };
         let pooled = |op: &Op<T>| match op {
             Op::Head { conv, .. } => group * conv.input.channels,
             Op::GlobalPool { to, .. } => plan.tensors[*to].extent.channels,
             _ => 0,
         };
         let most_pooled = plan.steps.iter().map(|step| pooled(&step.op)).max().unwrap_or(0);
-        let scratch = scratch_elements(plan);
+        let most = plan.steps.iter().map(|step| scratch(&step.op)).max().unwrap_or(0);
         Memory {
             workers,
             activations,
-            scratch: SharedBuffer::in_arena((workers, scratch, scratch), arena),
+            scratch: SharedBuffer::new(workers, most),
             pooled: SharedBuffer::new(workers, most_pooled),
             logits: SharedBuffer::new(max_batch, plan.classes),
         }
@@ -73,16 +64,6 @@ impl<T: Activation> Memory<T> {
         let activations: usize = self.activations.iter().map(Activations::bytes).sum();
         activations + self.scratch.bytes() + self.pooled.bytes() + self.logits.bytes()
     }
-}
-
-/// Elements of a worker's rows between the convolutions of a block or between a pool and its convolution.
-fn scratch_elements<T: Activation>(plan: &Plan<T>) -> usize {
-    let scratch = |op: &Op<T>| match op {
-        Op::Block { block, .. } => block.ring_elements(),
-        Op::PooledConvolve { pair, .. } => pair.scratch_elements(),
-        _ => 0,
-    };
-    plan.steps.iter().map(|step| scratch(&step.op)).max().unwrap_or(0)
 }
 
 /// One run of up to `max_batch` images, as phases of tasks.

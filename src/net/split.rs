@@ -96,7 +96,7 @@ mod tests {
     use crate::isa::Isa;
     use crate::net::{Connection, ConnectionForm, Model, Network};
 
-    fn plan(network: &Network) -> Plan<f32> {
+    fn plan(network: &Network) -> std::sync::Arc<Plan<f32>> {
         Plan::new(&Model::random(network, 1), Kernels::of(Isa::Portable).unwrap()).unwrap()
     }
 

@@ -3,7 +3,7 @@
 
 use half::bf16;
 
-use super::{Aligned, PANEL, PackedWeights};
+use super::{PANEL, PackedWeights, filled};
 use crate::kernel::element::Element;
 
 /// Inputs of a channel that lie side by side.
@@ -33,7 +33,7 @@ impl PackedWeights {
             row_length: self.row_length,
             channels: self.channels.next_multiple_of(PANEL),
             matrix_form: self.matrix_form,
-            matrix: Aligned::filled(self.matrix.len(), bf16::ZERO),
+            matrix: filled(self.matrix.len(), bf16::ZERO),
             stencil: self.stencil.clone(),
             bias: self.bias.clone(),
             scale: self.scale.clone(),

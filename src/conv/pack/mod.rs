@@ -12,7 +12,7 @@ pub mod phases;
 mod split;
 mod weights;
 
-pub use crate::ffi::memory::Aligned;
+pub use crate::memory::{Aligned, filled};
 #[cfg(feature = "bf16")]
 pub(crate) use bf16::place;
 pub use groups::GROUP_SIZES;
@@ -39,7 +39,7 @@ pub(crate) const SPLIT_STEP: usize = 32;
 
 /// `length` zeros.
 pub fn zeros(length: usize) -> Aligned {
-    Aligned::filled(length, 0.0)
+    filled(length, 0.0)
 }
 
 /// Number of panels of `channels` output channels.

@@ -6,7 +6,6 @@ use std::fmt;
 use super::phases::phase_taps;
 use super::{Aligned, GROUP_SIZES, MatrixForm, PANEL, SPLIT_STEP, channel_of_turn, check_groups, pack_rows, panels, zeros};
 use crate::error::{Error, Result};
-use crate::ffi::memory::Arena;
 use crate::kernel::element::Element;
 use crate::stencil::Stencil;
 
@@ -22,6 +21,7 @@ use crate::stencil::Stencil;
 /// assert_eq!((weights.channels(), weights.stencil()), (8, Some(Stencil::Cross4)));
 /// # Ok::<(), leanresnet::Error>(())
 /// ```
+#[derive(Clone)]
 pub struct PackedWeights<T = f32> {
     /// The stencil of a lean or depth-wise convolution; `None` for a dense one.
     pub(crate) stencil_kind: Option<Stencil>,
@@ -42,32 +42,6 @@ pub struct PackedWeights<T = f32> {
     pub(crate) bias: Aligned,
     /// The epilogue's scale and shift, [panel][32] each.
     pub(crate) scale: Option<(Aligned, Aligned)>,
-}
-
-impl<T: Copy> Clone for PackedWeights<T> {
-    fn clone(&self) -> Self {
-        let (matrix, stencil, bias, scale) = (self.matrix.clone(), self.stencil.clone(), self.bias.clone(), self.scale.clone());
-        PackedWeights { matrix, stencil, bias, scale, ..*self }
-    }
-}
-
-impl<T: Copy> PackedWeights<T> {
-    /// Bytes that the weights take in an arena.
-    pub(crate) fn bytes_in_arena(&self) -> usize {
-        let values = [&self.stencil, &self.bias].into_iter().chain(self.scale.iter().flat_map(|(scale, shift)| [scale, shift]));
-        Arena::bytes_of::<T>(self.matrix.len()) + values.map(|values| Arena::bytes_of::<f32>(values.len())).sum::<usize>()
-    }
-
-    /// Moves the weights to an arena.
-    pub(crate) fn move_to(&mut self, arena: &mut Arena) {
-        self.matrix = self.matrix.moved_to(arena);
-        for values in [&mut self.stencil, &mut self.bias] {
-            *values = values.moved_to(arena);
-        }
-        if let Some((scale, shift)) = &mut self.scale {
-            (*scale, *shift) = (scale.moved_to(arena), shift.moved_to(arena));
-        }
-    }
 }
 
 impl<T> fmt::Debug for PackedWeights<T> {
@@ -439,10 +413,10 @@ mod tests {
             part(&mut weights);
             weights.is_complete()
         };
-        assert!(!without(|weights| weights.matrix.refill(1, 0.0)));
-        assert!(!without(|weights| weights.stencil.refill(1, 0.0)));
-        assert!(!without(|weights| weights.bias.refill(1, 0.0)));
-        assert!(!without(|weights| weights.scale.as_mut().unwrap().1.refill(1, 0.0)));
+        assert!(!without(|weights| weights.matrix.truncate(1)));
+        assert!(!without(|weights| weights.stencil.truncate(1)));
+        assert!(!without(|weights| weights.bias.truncate(1)));
+        assert!(!without(|weights| weights.scale.as_mut().unwrap().1.truncate(1)));
         assert!(!without(|weights| weights.rows = usize::MAX));
         assert!(!without(|weights| weights.group_size = 8));
         assert!(!PackedWeights::zeros(Some(Stencil::Box9), 1, 8, 40).is_complete(), "a lean convolution keeps its channels");

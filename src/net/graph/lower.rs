@@ -1,6 +1,8 @@
 //! The plan of a graph: which operators run on which tensors.
 #![forbid(unsafe_code)]
 
+use std::sync::Arc;
+
 use crate::conv::pack::{GROUP_SIZES, PackedWeights};
 use crate::dispatch::Kernels;
 use crate::error::{Error, Result};
@@ -21,7 +23,7 @@ use crate::net::taps::smallest_stencil;
 use crate::stencil::Stencil;
 
 /// The plan of a model with this graph on one instruction set.
-pub(crate) fn lower<T: Activation>(model: &Model, graph: &Graph, kernels: &'static Kernels) -> Result<Plan<T>> {
+pub(crate) fn lower<T: Activation>(model: &Model, graph: &Graph, kernels: &'static Kernels) -> Result<Arc<Plan<T>>> {
     let plan = Plan {
         kernels,
         tensors: Vec::new(),
@@ -43,7 +45,7 @@ pub(crate) fn lower<T: Activation>(model: &Model, graph: &Graph, kernels: &'stat
     }
     lowering.output(&fused);
     share(&mut lowering.plan);
-    Ok(lowering.plan)
+    Ok(Arc::new(lowering.plan))
 }
 
 struct Lowering<'a, T> {

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::rule::flush;
-use crate::conv::pack::{Aligned, PANEL, PackedWeights, pack_rows, panels};
+use crate::conv::pack::{PANEL, PackedWeights, pack_rows, panels};
 use crate::dispatch::Kernels;
 use crate::kernel::conv::{ConvCall, ConvKernel};
 use crate::kernel::rows::{Layout, Source};
@@ -96,8 +96,8 @@ impl Workspace {
     fn new((elements, columns): (usize, usize)) -> Self {
         let room = || Vec::with_capacity(elements);
         let mut factor = PackedWeights::zeros(None, 1, 0, 0);
-        factor.matrix = Aligned::filled(elements, 0.0);
-        factor.bias = Aligned::filled(columns, 0.0);
+        factor.matrix.reserve(elements);
+        factor.bias.reserve(columns);
         Workspace { direction: room(), product: room(), square: room(), polynomial: room(), factor }
     }
 
@@ -133,8 +133,9 @@ impl Workspace {
 fn pack(factor: &mut PackedWeights, rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) {
     let padded = panels(columns) * PANEL;
     (factor.row_length, factor.channels) = (rows, columns);
-    factor.bias.refill(padded, 0.0);
-    factor.matrix.refill(rows * padded, 0.0);
+    factor.bias.resize(padded, 0.0);
+    factor.matrix.clear();
+    factor.matrix.resize(rows * padded, 0.0);
     pack_rows(rows, columns, value, &mut factor.matrix);
 }
 
