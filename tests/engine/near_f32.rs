@@ -20,8 +20,7 @@ fn has_kernels(isa: Isa) -> bool {
     Kernels::of_three_products(isa).unwrap().is_some()
 }
 
-/// As in bf16, errors of the layers add up like a random walk; most products miss far less than they may. The largest error of these cases is
-/// a twentieth of what is allowed.
+/// As in bf16, errors of the layers add up like a random walk; most products miss far less than they may.
 #[test]
 fn logits_are_as_near_as_three_products_allow() {
     const IMAGES: usize = 16;
