@@ -375,7 +375,8 @@ leanresnet_status leanresnet_session_instruction_set(const leanresnet_session *s
  * Returns LEANRESNET_STATUS_USAGE if a pointer is NULL.
  * Thread safety: any thread, at any time.
  */
-leanresnet_status leanresnet_session_precision(const leanresnet_session *session, leanresnet_precision *precision);
+leanresnet_status leanresnet_session_precision(const leanresnet_session *session,
+                                               leanresnet_precision *precision);
 
 /**
  * A status in a few words, for programs that pass no leanresnet_error.
