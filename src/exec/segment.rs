@@ -169,9 +169,9 @@ pub(crate) struct InPlaceBlock<T = f32> {
 }
 
 impl<T: Element> InPlaceBlock<T> {
-    /// Rows of the middle that are computed at a time, with a second level of cache of so many bytes: all of them where the ring then stays in the second level of cache, or where each
-    /// band would bring the matrices from beyond it again. A ring between two larger images leaves most of that cache to them, unless calls
-    /// of few rows are slow.
+    /// Rows of the middle that are computed at a time, with a second level of cache of `cache` bytes: all rows where half of that cache
+    /// holds them, or where each band would bring the matrices from beyond it again. Otherwise most of the cache is left to the larger
+    /// images on both sides of the ring, unless calls of few rows are slow.
     fn band(&self, cache: usize) -> usize {
         let Extent { height, channels, .. } = self.first.output;
         let row_bytes = size_of::<T>() * self.first.output.row();

@@ -183,8 +183,8 @@ impl<T: Element> Elementwise<T> {
         };
         match self.gradient_statistics {
             None => portable::gradient_statistics(x, gradient, masked, (scale, shift, mean), with_relu, (sum, sum_of_products)),
-            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows, and `masked` may be the gradient. P4: the dispatch table holds only kernels of
-            // detected instruction sets. P5: Rust code runs in the default environment.
+            // SAFETY: P1 by the asserted lengths. P2: outputs are unique borrows, and `masked` may be the gradient. P4: the dispatch table
+            // holds only kernels of detected instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }
     }
@@ -207,8 +207,8 @@ impl<T: Element> Elementwise<T> {
         };
         match self.norm_gradient {
             None => portable::norm_gradient(x, gradient, y, (p, q, r)),
-            // SAFETY: P1 by the asserted lengths. P2: y is a unique borrow, and may be the gradient. P4: the dispatch table holds only kernels of
-            // detected instruction sets. P5: Rust code runs in the default environment.
+            // SAFETY: P1 by the asserted lengths. P2: y is a unique borrow, and may be the gradient. P4: the dispatch table holds only
+            // kernels of detected instruction sets. P5: Rust code runs in the default environment.
             Some(native) => unsafe { native(&raw const args) },
         }
     }
