@@ -193,12 +193,12 @@ def draw_panel(axes, results: Results, batch: int, threads: int):
     axes.plot([left, ridge, right], [left * bandwidth, peak, peak], color="#333333", linewidth=1.6)
     background = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     label = {"ha": "right", "va": "bottom", "fontsize": 9, "bbox": background}
-    axes.text(right * 0.95, peak * 1.08, f"FMA peak, {peak:.0f} GFLOP/s", **label)
+    roof = f"FMA peak, {peak:.0f} GFLOP/s"
     with_loads = results.peak(threads, LOAD_PEAK)
     if with_loads:
+        roof += f"; dashed: with loads, {with_loads:.0f}"
         axes.plot([with_loads / bandwidth, right], [with_loads] * 2, color="#333333", linewidth=1.2, linestyle="--")
-        label |= {"va": "top"}
-        axes.text(right * 0.95, with_loads / 1.08, f"with loads, {with_loads:.0f}", **label)
+    axes.text(right * 0.95, peak * 1.08, roof, **label)
     axes.text(left * 1.06, left * bandwidth * 0.86, f"memory, {bandwidth:.0f} GB/s", ha="left", va="top", fontsize=9)
     lowest = peak
     for preset, network in results.networks.items():
