@@ -6,7 +6,7 @@ use leanresnet::internals::dispatch::Kernels;
 use leanresnet::{Calibration, Images, Isa, Model, Network, Pool, Precision};
 
 use crate::networks::{cases, groups, wide};
-use crate::precision::{build_in, exact, run};
+use crate::precision::{assert_that_bits_depend_on_the_image_alone, build_in, exact, relative_error, run};
 
 /// The part of a layer's terms by which its error may be larger than in f32.
 const UNIT: f64 = 1.0 / (1 << 15) as f64;
@@ -24,16 +24,13 @@ fn has_kernels(isa: Isa) -> bool {
 #[test]
 fn logits_are_as_near_as_three_products_allow() {
     const IMAGES: usize = 16;
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let mut failures = Vec::new();
     for case in cases().into_iter().chain(wide()).chain(groups()) {
         let model = case.model();
         let exact = exact(&case, &model, IMAGES);
-        let scale = norm(&mut exact.iter().copied());
         for isa in isas() {
             let mut session = build_in(Precision::Bf16x3, &model, isa, &Pool::inline(), 5);
-            let logits = run(&mut session, &case.network, &case.images(IMAGES));
-            let error = norm(&mut logits.iter().zip(&exact).map(|(a, b)| f64::from(*a) - b)) / scale;
+            let error = relative_error(&run(&mut session, &case.network, &case.images(IMAGES)), &exact);
             let allowed = UNIT * (session.kernels().len() as f64).sqrt();
             if error > allowed || error.is_nan() {
                 failures.push(format!("{} on {isa}: relative error {error:.2e}, allowed {allowed:.2e}", case.name));
@@ -45,24 +42,7 @@ fn logits_are_as_near_as_three_products_allow() {
 
 #[test]
 fn bits_depend_on_the_image_alone() {
-    const IMAGES: usize = 7;
-    let pools: Vec<Pool> = (1..=3).map(|threads| Pool::new(threads).unwrap()).collect();
-    for case in cases().into_iter().chain(wide()) {
-        let (model, images) = (case.model(), case.images(IMAGES));
-        let isa = Precision::Bf16x3.isa().unwrap();
-        let expected = run(&mut build_in(Precision::Bf16x3, &model, isa, &Pool::inline(), 64), &case.network, &images);
-        for (pool, max_batch) in pools.iter().flat_map(|pool| [1, 3, 64].map(|max_batch| (pool, max_batch))) {
-            let mut session = build_in(Precision::Bf16x3, &model, isa, pool, max_batch);
-            let logits = run(&mut session, &case.network, &images);
-            assert_eq!(logits, expected, "{} on {isa}, {} threads, max_batch {max_batch}", case.name, pool.threads());
-        }
-        let mut session = build_in(Precision::Bf16x3, &model, isa, &pools[1], 64);
-        let (image, classes) = (images.len() / IMAGES, case.network.classes());
-        for (index, expected) in expected.chunks_exact(classes).enumerate() {
-            let alone = run(&mut session, &case.network, &images[index * image..(index + 1) * image]);
-            assert_eq!(alone, expected, "{}, image {index} alone on {isa}", case.name);
-        }
-    }
+    assert_that_bits_depend_on_the_image_alone(Precision::Bf16x3, &[Precision::Bf16x3.isa().unwrap()]);
 }
 
 #[test]

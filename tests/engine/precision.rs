@@ -35,21 +35,24 @@ fn isas() -> [Isa; 2] {
     [Isa::Portable, Precision::Bf16.isa().unwrap()]
 }
 
+/// The distance of logits from the oracle's, as a share of their norm.
+pub(crate) fn relative_error(logits: &[f32], exact: &[f64]) -> f64 {
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
+    norm(&mut logits.iter().zip(exact).map(|(a, b)| f64::from(*a) - b)) / norm(&mut exact.iter().copied())
+}
+
 /// Every convolution rounds its inputs, its matrix and its outputs: errors of a unit each, which add up like a random walk over the
 /// convolutions of the network. The largest error of these cases is a third of what is allowed, the smallest a twenty-fifth.
 #[test]
 fn logits_are_as_near_as_roundings_to_bf16_allow() {
     const IMAGES: usize = 16;
-    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let mut failures = Vec::new();
     for case in cases().into_iter().chain(wide()) {
         let model = case.model();
         let exact = exact(&case, &model, IMAGES);
-        let scale = norm(&mut exact.iter().copied());
         for isa in isas() {
             let mut session = build(&model, isa, &Pool::inline(), 5);
-            let logits = run(&mut session, &case.network, &case.images(IMAGES));
-            let error = norm(&mut logits.iter().zip(&exact).map(|(a, b)| f64::from(*a) - b)) / scale;
+            let error = relative_error(&run(&mut session, &case.network, &case.images(IMAGES)), &exact);
             let allowed = UNIT * (3.0 * session.kernels().len() as f64).sqrt();
             if error > allowed || error < UNIT / 64.0 || error.is_nan() {
                 failures.push(format!("{} on {isa}: relative error {error:.2e}, allowed {allowed:.2e}", case.name));
@@ -59,23 +62,23 @@ fn logits_are_as_near_as_roundings_to_bf16_allow() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-#[test]
-fn bits_depend_on_the_image_alone() {
+/// Threads, batches, memory that is not fresh, forks and the other images of a batch change nothing.
+pub(crate) fn assert_that_bits_depend_on_the_image_alone(precision: Precision, isas: &[Isa]) {
     const IMAGES: usize = 7;
     let pools: Vec<Pool> = (1..=3).map(|threads| Pool::new(threads).unwrap()).collect();
     for case in cases().into_iter().chain(wide()) {
         let (model, images) = (case.model(), case.images(IMAGES));
-        for isa in isas() {
-            let expected = run(&mut build(&model, isa, &Pool::inline(), 64), &case.network, &images);
+        for &isa in isas {
+            let build = |pool: &Pool, max_batch| build_in(precision, &model, isa, pool, max_batch);
+            let expected = run(&mut build(&Pool::inline(), 64), &case.network, &images);
             for (pool, max_batch) in pools.iter().flat_map(|pool| [1, 3, 64].map(|max_batch| (pool, max_batch))) {
                 let what = format!("{} on {isa}, {} threads, max_batch {max_batch}", case.name, pool.threads());
-                let mut session = build(&model, isa, pool, max_batch);
-                // A second run, on memory that is not fresh, and a fork.
+                let mut session = build(pool, max_batch);
                 assert_eq!(run(&mut session, &case.network, &images), expected, "{what}");
                 assert_eq!(run(&mut session.fork(), &case.network, &images), expected, "{what}");
                 assert_eq!(run(&mut session, &case.network, &images), expected, "{what}");
             }
-            let mut session = build(&model, isa, &pools[1], 64);
+            let mut session = build(&pools[1], 64);
             let (image, classes) = (images.len() / IMAGES, case.network.classes());
             for (index, expected) in expected.chunks_exact(classes).enumerate() {
                 let alone = run(&mut session, &case.network, &images[index * image..(index + 1) * image]);
@@ -83,6 +86,11 @@ fn bits_depend_on_the_image_alone() {
             }
         }
     }
+}
+
+#[test]
+fn bits_depend_on_the_image_alone() {
+    assert_that_bits_depend_on_the_image_alone(Precision::Bf16, &isas());
 }
 
 #[test]
